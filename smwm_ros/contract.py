@@ -1,0 +1,332 @@
+"""
+The robot contract: one file that says what a robot senses and what it accepts.
+
+Sim, recorder, ingest, training, perception and the action node all read it; a checkpoint
+carries the one it was trained under.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from smwm_ros.errors import ContractError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=8, le=8192)]
+Topic = Annotated[str, Field(pattern=r"^[~/]?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
+
+ImageType = Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"]
+ImageEncoding = Literal["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
+CommandType = Literal[
+    "std_msgs/msg/Float64MultiArray",
+    "trajectory_msgs/msg/JointTrajectory",
+    "geometry_msgs/msg/Twist",
+    "geometry_msgs/msg/TwistStamped",
+]
+# What a dimension's ``field`` may name in each command type.
+COMMAND_FIELDS: dict[str, str] = {
+    "std_msgs/msg/Float64MultiArray": r"data\[\d+\]",
+    "trajectory_msgs/msg/JointTrajectory": r"points\[0\]\.(positions|velocities|effort)\[\d+\]",
+    "geometry_msgs/msg/Twist": r"(linear|angular)\.[xyz]",
+    "geometry_msgs/msg/TwistStamped": r"twist\.(linear|angular)\.[xyz]",
+}
+
+
+class Part(BaseModel):
+    """A part of the contract: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageStream(Part):
+    """The camera: what it sends, and the square that the encoder sees of it."""
+
+    topic: Topic
+    type: ImageType = "sensor_msgs/msg/Image"
+    encoding: ImageEncoding = "rgb8"
+    width: Pixels
+    height: Pixels
+    crop: tuple[int, int, int, int] | None = None
+    """Left, top, width, height in pixels; the whole image when absent."""
+    size: Pixels
+    """Side, in pixels, of the square the (cropped) image is resized to."""
+
+    @model_validator(mode="after")
+    def _crop_inside(self) -> ImageStream:
+        if self.crop is not None:
+            left, top, width, height = self.crop
+            inside = left >= 0 and top >= 0 and width > 0 and height > 0
+            if not (inside and left + width <= self.width and top + height <= self.height):
+                raise ValueError(
+                    f"crop {list(self.crop)} (left, top, width, height) does not lie inside "
+                    f"the {self.width}x{self.height} image"
+                )
+        return self
+
+
+class DepthStream(Part):
+    """A depth image aligned with the camera: 32FC1 in metres or 16UC1 in millimetres."""
+
+    topic: Topic
+    encoding: Literal["32FC1", "16UC1"] = "32FC1"
+
+
+class InfoStream(Part):
+    """The camera's calibration (sensor_msgs/msg/CameraInfo)."""
+
+    topic: Topic
+
+
+class JointStream(Part):
+    """Joint states (sensor_msgs/msg/JointState): the names that matter, in this order."""
+
+    topic: Topic
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @field_validator("names")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"joint names repeat: {list(names)}")
+        return names
+
+
+class Observation(Part):
+    """What the robot senses. Only the image is needed to learn and to plan."""
+
+    image: ImageStream
+    depth: DepthStream | None = None
+    camera_info: InfoStream | None = None
+    joints: JointStream | None = None
+
+
+class Dimension(Part):
+    """One number of the action: where it goes in the command message, and its limits."""
+
+    field: str
+    name: Annotated[str, Field(min_length=1)]
+    unit: Annotated[str, Field(min_length=1)]
+    low: Finite
+    high: Finite
+    max_change: Positive
+    """Largest change per second, in ``unit``/s."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Dimension:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} must be less than high {self.high}")
+        return self
+
+
+class Action(Part):
+    """What the robot accepts, and what it gets when no usable plan is there."""
+
+    topic: Topic
+    type: CommandType
+    timeout: Positive
+    """Seconds without a usable plan until the safe action is sent."""
+    safe: Literal["zero", "hold"] | tuple[Finite, ...]
+    """``zero``, ``hold`` (the last action goes on), or one value per dimension."""
+    dimensions: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=64)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Action:
+        pattern = COMMAND_FIELDS[self.type]
+        for number, dimension in enumerate(self.dimensions):
+            if not re.fullmatch(pattern, dimension.field):
+                raise ValueError(
+                    f"dimensions.{number}.field {dimension.field!r} is not a field of {self.type} "
+                    f"(expected the form {pattern})"
+                )
+        for what in ("field", "name"):
+            values = [getattr(dimension, what) for dimension in self.dimensions]
+            if len(set(values)) != len(values):
+                raise ValueError(f"dimensions repeat a {what}: {values}")
+        if self.safe != "hold":
+            if len(self.safe_values) != self.size:
+                raise ValueError(
+                    f"safe has {len(self.safe_values)} values, but there are {self.size} dimensions"
+                )
+            outside = (self.safe_values < self.low) | (self.safe_values > self.high)
+            if outside.any():
+                raise ValueError(
+                    f"safe {self.safe_values.tolist()} lies outside low {self.low.tolist()} "
+                    f"and high {self.high.tolist()}"
+                )
+        return self
+
+    @property
+    def size(self) -> int:
+        """A, the numbers in one action."""
+        return len(self.dimensions)
+
+    @property
+    def low(self) -> NDArray[np.float64]:
+        """Lower limits, shape (A,)."""
+        return np.array([dimension.low for dimension in self.dimensions])
+
+    @property
+    def high(self) -> NDArray[np.float64]:
+        """Upper limits, shape (A,)."""
+        return np.array([dimension.high for dimension in self.dimensions])
+
+    @property
+    def max_change(self) -> NDArray[np.float64]:
+        """Largest change per second, shape (A,)."""
+        return np.array([dimension.max_change for dimension in self.dimensions])
+
+    @property
+    def safe_values(self) -> NDArray[np.float64]:
+        """The safe action, shape (A,); zeros stand in for ``hold`` before any action was sent."""
+        if isinstance(self.safe, str):
+            return np.zeros(self.size)
+        return np.array(self.safe)
+
+
+class Contract(Part):
+    """One robot. Made by :func:`load_contract` or :func:`parse_contract`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    task: str | None = None
+    """gymnasium id of the simulated robot; absent for a real one."""
+    rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+    """Control ticks per second: one image and one action each."""
+    block: Annotated[int, Field(ge=1, le=100)]
+    """k, the ticks in one model step."""
+    max_gap: Annotated[float, Field(gt=1, le=100)] = 1.8
+    """Ticks between two images beyond which an episode, or a belief, ends."""
+    observation: Observation
+    action: Action
+
+    @property
+    def period(self) -> float:
+        """Seconds in one control tick."""
+        return 1.0 / self.rate
+
+    @property
+    def period_ns(self) -> int:
+        """Nanoseconds in one control tick."""
+        return round(1e9 / self.rate)
+
+    @property
+    def max_gap_ns(self) -> int:
+        """Nanoseconds between two images beyond which an episode, or a belief, ends."""
+        return round(self.max_gap * 1e9 / self.rate)
+
+    @property
+    def block_size(self) -> int:
+        """k*A, the numbers in one action block."""
+        return self.block * self.action.size
+
+    def differences(self, other: Contract) -> list[str]:
+        """
+        Compare what a model depends on: rates, block, image and action.
+
+        Topics and message types may differ: the same model can drive a remapped robot.
+
+        Returns:
+            One line per differing field, ``field: this here, that there``; empty if none.
+        """
+        ignored = {"topic", "type", "timeout", "safe", "field"}
+        mine, theirs = (
+            dict(_leaves(part.model_dump(include={"rate", "block", "observation", "action"})))
+            for part in (self, other)
+        )
+        return [
+            f"{key}: {mine.get(key, 'absent')} here, {theirs.get(key, 'absent')} there"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+            and key.split(".")[-1] not in ignored
+            and not key.startswith(("observation.depth", "observation.camera_info", "observation.joints"))
+        ]
+
+
+def load_contract(path: Path | str) -> Contract:
+    """
+    Read a contract from a YAML file.
+
+    Raises:
+        ContractError: no such file, not YAML, or not a valid contract; names file, key and reason.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(
+            f"{path}: cannot read the robot contract ({error}). Contracts are YAML files; "
+            "config/robots/reacher.yaml is an example to start from."
+        ) from error
+    return parse_contract(text, str(path))
+
+
+def parse_contract(text: str, source: str) -> Contract:
+    """
+    Read a contract from YAML (or JSON) text.
+
+    Args:
+        text: the contract.
+        source: where it came from, for the messages.
+
+    Raises:
+        ContractError: not YAML, or not a valid contract; names source, key and reason.
+    """
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ContractError(f"{source}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ContractError(
+            f"{source}: expected a mapping with the keys {', '.join(Contract.model_fields)}; "
+            f"found {type(content).__name__}"
+        )
+    try:
+        return Contract.model_validate(content)
+    except ValidationError as error:
+        raise ContractError("\n".join(_reason(source, e) for e in error.errors())) from error
+
+
+def _reason(source: str, error: Any) -> str:
+    """Turn one of pydantic's errors into ``file: key: reason``."""
+    key = ".".join(str(part) for part in error["loc"]) or "contract"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{source}: {key}: unknown key; remove it or correct its spelling"
+    if error["type"] == "missing":
+        return f"{source}: {key}: missing; this key is required"
+    if error["type"] == "value_error":
+        return f"{source}: {key}: {message}"
+    return f"{source}: {key}: {message} (found {error['input']!r})"
+
+
+def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Flatten nested mappings and sequences into (dotted key, value) pairs."""
+    if isinstance(tree, dict):
+        items: list[tuple[Any, Any]] = list(tree.items())
+    elif isinstance(tree, (list, tuple)):
+        items = list(enumerate(tree))
+    else:
+        return [(prefix, tree)]
+    return [
+        leaf for key, value in items for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    ]
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+        return super().construct_mapping(node, deep)
