@@ -1,0 +1,1 @@
+"""The ROS 2 nodes: they convert, call, publish and report faults; no algorithm is here."""

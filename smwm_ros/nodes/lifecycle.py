@@ -1,0 +1,304 @@
+"""
+The base of all lifecycle nodes, and the process around one.
+
+The base owns every transition. A node writes only ``set_up``, ``start``, ``stop`` and ``tear_down``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+
+from smwm_ros.contract import Contract, load_contract
+from smwm_ros.errors import ConfigError, SmwmError
+from smwm_ros.nodes import qos
+from smwm_ros.nodes.diagnostics import Monitor
+from smwm_ros.nodes.parameters import AUTOSTART, Param, declare
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+REPEAT = 5.0
+"""Seconds between two log lines about the same kind of fault."""
+
+
+class SmwmNode(LifecycleNode):
+    """
+    A lifecycle node whose transitions cannot fail silently.
+
+    - ``set_up`` (configure) makes everything; publishers, subscriptions, timers and services that
+      it makes are destroyed on cleanup without further ado.
+    - ``start`` and ``stop`` (activate, deactivate) are for what must begin or end there.
+    - ``tear_down`` (cleanup) ends threads, closes files, frees the network. It also runs after a
+      ``set_up`` that failed half-way, so it must bear missing parts.
+
+    An exception in one of them is logged (an :class:`SmwmError` as its one message, any other with
+    its traceback) and becomes the transition's FAILURE or ERROR; rclpy alone would swallow it.
+    Callbacks made by ``listen``, ``every`` and ``serve`` run only while the node is active, and an
+    exception in one is a counted fault, not the end of the process.
+    """
+
+    parameters: ClassVar[tuple[Param, ...]] = ()
+
+    def __init__(self, name: str, **arguments: Any) -> None:
+        """
+        Make the node and declare its parameters.
+
+        Args:
+            name: the node's name, unless remapped.
+            arguments: passed on to rclpy's LifecycleNode.
+
+        Raises:
+            ConfigError: a parameter was given a wrong value.
+        """
+        super().__init__(name, **arguments)
+        declare(self, (AUTOSTART, *self.parameters))
+        self.monitor = Monitor()
+        self.active = False
+        self.finished: Future[int] = Future()
+        """Resolved with the exit code when the process should end; see :meth:`finish`."""
+        self.hardware = ""
+        """Shown in diagnostics; set it to the contract's name."""
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._logged: dict[str, float] = {}
+        self._permanent = {id(entity) for entity in self._entities()}
+
+    def set_up(self) -> None:
+        """Make what the node needs, from its parameters."""
+
+    def start(self) -> None:
+        """Begin to work."""
+
+    def stop(self) -> None:
+        """Cease to work."""
+
+    def tear_down(self) -> None:
+        """Let go of what ``set_up`` made, as far as it came."""
+
+    def value(self, name: str) -> Any:
+        """Return the value of a declared parameter."""
+        return self.get_parameter(name).value
+
+    def read_contract(self) -> Contract:
+        """
+        Load the contract named by the parameter ``contract``.
+
+        Raises:
+            ConfigError: the parameter is empty.
+            ContractError: the file is missing or not a valid contract.
+        """
+        path = self.value("contract")
+        if not path:
+            raise ConfigError(
+                f"{self.get_fully_qualified_name()}: the parameter 'contract' is empty; "
+                "set it to the path of the robot contract, as in: -p contract:=config/robots/reacher.yaml"
+            )
+        contract = load_contract(path)
+        self.hardware = contract.name
+        return contract
+
+    def fault(self, kind: str, message: str) -> None:
+        """Count a fault, show it in diagnostics, and log it, but not more often than each 5 s."""
+        self.monitor.fault(kind, message)
+        now = time.monotonic()
+        if now - self._logged.get(kind, -REPEAT) >= REPEAT:
+            self._logged[kind] = now
+            self.get_logger().warning(f"{message} [{kind}: {self.monitor.count(kind)} so far]")
+
+    def finish(self, code: int = 0) -> None:
+        """Ask the process to end, in good order, with an exit code. Any thread may call it."""
+        if not self.finished.done():
+            self.finished.set_result(code)
+
+    def listen(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> None:
+        """Subscribe; the callback runs only while the node is active."""
+        self.create_subscription(kind, topic, self._guarded(callback), profile)
+
+    def every(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back periodically, in steady time, while the node is active."""
+        self.create_timer(seconds, self._guarded(callback), clock=self._steady)
+
+    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
+        """
+        Offer a service whose response has ``success`` and ``message``.
+
+        The callback gets the request and an empty response and returns the response. While the node
+        is inactive, or when the callback raises, the response is a failure with the reason.
+        """
+
+        def answer(request: Any, response: Any) -> Any:
+            if not self.active:
+                return kind.Response(success=False, message=f"{self.get_name()} is not active")
+            try:
+                return callback(request, response)
+            except SmwmError as error:
+                return kind.Response(success=False, message=str(error))
+            except Exception as error:
+                self._log_exception(f"service {name}", error)
+                return kind.Response(success=False, message=f"internal error: {error!r}")
+
+        self.create_service(kind, name, answer)
+
+    def bring_up(self) -> bool:
+        """Configure and activate; False if either failed (the reason is logged)."""
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Make the diagnostics publisher, then run ``set_up``; undo all if that fails."""
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(1.0, self._report, clock=self._steady)
+        result = self._attempt("configure", self.set_up)
+        if result == FAILURE:
+            self._let_go()
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run ``start``; callbacks begin."""
+        result = self._attempt("activate", self.start)
+        self.active = result == SUCCESS
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Callbacks cease; run ``stop``."""
+        self.active = False
+        return self._attempt("deactivate", self.stop)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run ``tear_down`` and destroy what ``set_up`` made."""
+        return self._let_go()
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop if active, then let go."""
+        if self.active:
+            self.active = False
+            self._attempt("shutdown", self.stop)
+        return self._let_go()
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an ERROR: let go; the node is unconfigured again."""
+        self.active = False
+        self._let_go()
+        return SUCCESS
+
+    def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            step()
+        except SmwmError as error:
+            self.get_logger().error(str(error))
+            return FAILURE
+        except Exception as error:
+            self._log_exception(what, error)
+            return ERROR
+        return SUCCESS
+
+    def _let_go(self) -> TransitionCallbackReturn:
+        result = self._attempt("tear down", self.tear_down)
+        for entity in self._entities():
+            if id(entity) not in self._permanent:
+                self._destroy(entity)
+        return result
+
+    def _entities(self) -> list[Any]:
+        return [*self.publishers, *self.subscriptions, *self.timers, *self.services, *self.clients]
+
+    def _destroy(self, entity: Any) -> None:
+        for destroy in (
+            self.destroy_publisher,
+            self.destroy_subscription,
+            self.destroy_timer,
+            self.destroy_service,
+            self.destroy_client,
+        ):
+            if destroy(entity):
+                return
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            if not self.active:
+                return
+            try:
+                callback(*arguments)
+            except SmwmError as error:
+                self.fault("fault.message", str(error))
+            except Exception as error:
+                self._log_exception(callback.__name__, error)
+                self.monitor.fault("fault.exception", f"{callback.__name__}: {error!r}")
+
+        return call
+
+    def _log_exception(self, what: str, error: Exception) -> None:
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
+
+    def _report(self) -> None:
+        message = DiagnosticArray(
+            status=[self.monitor.status(self.get_fully_qualified_name(), self.hardware)]
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def run(make_node: Callable[[], SmwmNode]) -> None:
+    """
+    Be the process of one node: start it, spin until a signal or ``finish``, end in good order.
+
+    SIGINT and SIGTERM end the process with exit code 0 after the node's ``stop`` and ``tear_down``
+    have run; a second one ends it at once. The exit code is 1 if the node could not start. Child
+    processes of a node inherit that these two signals are blocked.
+    """
+    # rclpy's own handlers would shut the context down before the node could say its last word;
+    # Python's would run only once rcl_wait returns. Waiting in a thread avoids both.
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signalled: Future[int] = Future()
+
+    def wait_for_signals() -> None:
+        signal.sigwait(signals)
+        signalled.set_result(0)
+        os._exit(128 + signal.sigwait(signals))
+
+    threading.Thread(target=wait_for_signals, name="signals", daemon=True).start()
+    sys.exit(_spin(make_node, signalled))
+
+
+def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
+    try:
+        rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        node = make_node()
+    except SmwmError as error:
+        print(error, file=sys.stderr)
+        return 1
+    # Either a signal or the node itself ends the spinning.
+    signalled.add_done_callback(lambda _: node.finish(0))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if not signalled.done():
+            if node.value("autostart") and not node.bring_up():
+                return 1
+            executor.spin_until_future_complete(node.finished)
+        node.trigger_shutdown()
+    except ExternalShutdownException:
+        return 1
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return node.finished.result() or 0
