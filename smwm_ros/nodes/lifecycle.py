@@ -26,7 +26,6 @@ from rclpy.task import Future
 
 from smwm_ros.contract import Contract, load_contract
 from smwm_ros.errors import ConfigError, SmwmError
-from smwm_ros.nodes import qos
 from smwm_ros.nodes.diagnostics import Monitor
 from smwm_ros.nodes.parameters import AUTOSTART, Param, declare
 
@@ -120,14 +119,22 @@ class SmwmNode(LifecycleNode):
         now = time.monotonic()
         if now - self._logged.get(kind, -REPEAT) >= REPEAT:
             self._logged[kind] = now
-            self.get_logger().warning(f"{message} [{kind}: {self.monitor.count(kind)} so far]")
+            self.get_logger().warning(
+                f"{message} [{kind}: {self.monitor.count(kind)} so far]"
+            )
 
     def finish(self, code: int = 0) -> None:
         """Ask the process to end, in good order, with an exit code. Any thread may call it."""
         if not self.finished.done():
             self.finished.set_result(code)
 
-    def listen(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> None:
+    def listen(
+        self,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: QoSProfile,
+    ) -> None:
         """Subscribe; the callback runs only while the node is active."""
         self.create_subscription(kind, topic, self._guarded(callback), profile)
 
@@ -145,20 +152,26 @@ class SmwmNode(LifecycleNode):
 
         def answer(request: Any, response: Any) -> Any:
             if not self.active:
-                return kind.Response(success=False, message=f"{self.get_name()} is not active")
+                return kind.Response(
+                    success=False, message=f"{self.get_name()} is not active"
+                )
             try:
                 return callback(request, response)
             except SmwmError as error:
                 return kind.Response(success=False, message=str(error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
                 self._log_exception(f"service {name}", error)
-                return kind.Response(success=False, message=f"internal error: {error!r}")
+                return kind.Response(
+                    success=False, message=f"internal error: {error!r}"
+                )
 
         self.create_service(kind, name, answer)
 
     def bring_up(self) -> bool:
         """Configure and activate; False if either failed (the reason is logged)."""
-        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+        return (
+            self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+        )
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make the diagnostics publisher, then run ``set_up``; undo all if that fails."""
@@ -203,7 +216,7 @@ class SmwmNode(LifecycleNode):
         except SmwmError as error:
             self.get_logger().error(str(error))
             return FAILURE
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
             self._log_exception(what, error)
             return ERROR
         return SUCCESS
@@ -216,7 +229,13 @@ class SmwmNode(LifecycleNode):
         return result
 
     def _entities(self) -> list[Any]:
-        return [*self.publishers, *self.subscriptions, *self.timers, *self.services, *self.clients]
+        return [
+            *self.publishers,
+            *self.subscriptions,
+            *self.timers,
+            *self.services,
+            *self.clients,
+        ]
 
     def _destroy(self, entity: Any) -> None:
         for destroy in (
@@ -237,14 +256,16 @@ class SmwmNode(LifecycleNode):
                 callback(*arguments)
             except SmwmError as error:
                 self.fault("fault.message", str(error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
                 self._log_exception(callback.__name__, error)
                 self.monitor.fault("fault.exception", f"{callback.__name__}: {error!r}")
 
         return call
 
     def _log_exception(self, what: str, error: Exception) -> None:
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        trace = "".join(
+            traceback.format_exception(type(error), error, error.__traceback__)
+        )
         self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
 
     def _report(self) -> None:
