@@ -62,7 +62,10 @@ class Monitor:
             values = {"rate_hz": f"{rate:.2f}"}
             if self._latencies:
                 p50, p99 = np.percentile(self._latencies, (50, 99)) * 1e3
-                values |= {"latency_p50_ms": f"{p50:.3f}", "latency_p99_ms": f"{p99:.3f}"}
+                values |= {
+                    "latency_p50_ms": f"{p50:.3f}",
+                    "latency_p99_ms": f"{p99:.3f}",
+                }
             values |= {kind: str(count) for kind, count in sorted(self._faults.items())} | self._shown
             message, self._newest_fault = self._newest_fault, ""
         return DiagnosticStatus(

@@ -119,9 +119,7 @@ class SmwmNode(LifecycleNode):
         now = time.monotonic()
         if now - self._logged.get(kind, -REPEAT) >= REPEAT:
             self._logged[kind] = now
-            self.get_logger().warning(
-                f"{message} [{kind}: {self.monitor.count(kind)} so far]"
-            )
+            self.get_logger().warning(f"{message} [{kind}: {self.monitor.count(kind)} so far]")
 
     def finish(self, code: int = 0) -> None:
         """Ask the process to end, in good order, with an exit code. Any thread may call it."""
@@ -152,26 +150,20 @@ class SmwmNode(LifecycleNode):
 
         def answer(request: Any, response: Any) -> Any:
             if not self.active:
-                return kind.Response(
-                    success=False, message=f"{self.get_name()} is not active"
-                )
+                return kind.Response(success=False, message=f"{self.get_name()} is not active")
             try:
                 return callback(request, response)
             except SmwmError as error:
                 return kind.Response(success=False, message=str(error))
             except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
                 self._log_exception(f"service {name}", error)
-                return kind.Response(
-                    success=False, message=f"internal error: {error!r}"
-                )
+                return kind.Response(success=False, message=f"internal error: {error!r}")
 
         self.create_service(kind, name, answer)
 
     def bring_up(self) -> bool:
         """Configure and activate; False if either failed (the reason is logged)."""
-        return (
-            self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
-        )
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make the diagnostics publisher, then run ``set_up``; undo all if that fails."""
@@ -263,9 +255,7 @@ class SmwmNode(LifecycleNode):
         return call
 
     def _log_exception(self, what: str, error: Exception) -> None:
-        trace = "".join(
-            traceback.format_exception(type(error), error, error.__traceback__)
-        )
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
 
     def _report(self) -> None:
