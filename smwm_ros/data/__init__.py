@@ -1,0 +1,1 @@
+"""Bags, alignment in time, images, and the episode store."""
