@@ -23,3 +23,7 @@ class ConfigError(SmwmError):
 
 class SimulationError(SmwmError):
     """A simulated robot that cannot be built, rendered or stepped."""
+
+
+class StackError(SmwmError):
+    """A process of a running system that would not start, died, or did not answer."""

@@ -1,0 +1,62 @@
+"""
+The environment ROS 2 needs, so that `smwm` works without sourcing anything first.
+
+On an installed ROS 2 the user has sourced a workspace, and nothing happens here. Where ROS 2 comes
+from the PyPI wheels, its libraries lie in the virtual environment, and the dynamic loader reads
+LD_LIBRARY_PATH only when a process starts: the wheels therefore start Python a second time, once,
+and mark that in a variable. A process started from *another* environment's Python inherits the mark
+without the right path; that is what has to be mended.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+
+def prepare(environment: MutableMapping[str, str] = os.environ, prefix: str = sys.prefix) -> None:
+    """
+    Make ROS 2's libraries and index found by this process and its children.
+
+    May replace this process by a fresh one with the right environment; then it does not return.
+    """
+    if not (Path(prefix) / "share" / "ament_index").is_dir():
+        return
+    prefixes = environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if prefix not in prefixes:
+        environment["AMENT_PREFIX_PATH"] = os.pathsep.join([prefix, *filter(None, prefixes)])
+    libraries = str(Path(prefix) / "lib")
+    path = environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    if libraries not in path and environment.pop(MARK, None):
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([libraries, *filter(None, path)])
+        os.execve(sys.executable, sys.orig_argv, dict(environment))
+
+
+def isolate(environment: MutableMapping[str, str] = os.environ) -> None:
+    """
+    Keep what is about to start away from other robots: this machine only, and a ROS domain of its own.
+
+    A domain that the user has chosen is kept.
+    """
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if "ROS_DOMAIN_ID" not in environment:
+        environment["ROS_DOMAIN_ID"] = str(_free_domain())
+
+
+def _free_domain() -> int:
+    """Return a domain whose first participant's port is not taken on this machine."""
+    first = os.getpid() % 100
+    for offset in range(100):
+        domain = 1 + (first + offset) % 100  # above 101 the ports collide with Linux's ephemeral ones
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))  # RTPS 9.6.2: where participant 0 listens
+            except OSError:
+                continue
+        return domain
+    return 1 + first

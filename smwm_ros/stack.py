@@ -1,0 +1,194 @@
+"""
+The processes of a running system: described once in config/stack.yaml, for `smwm up` and the launch files.
+
+No ROS in here: nodes are told their parameters on the command line, as every ROS 2 node is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from smwm_ros import share
+from smwm_ros.errors import ConfigError
+
+StackName = Literal["sim", "robot", "record"]
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process: a node, and what it is told."""
+
+    name: str
+    """The node's name."""
+    module: str
+    """Python module that runs it; its last part is the executable's name on an installed ROS 2."""
+    parameters: Mapping[str, Value]
+    namespace: str = ""
+
+    @property
+    def executable(self) -> str:
+        """Name of the executable in ``lib/smwm_ros``."""
+        return self.module.rpartition(".")[2]
+
+    @property
+    def ros_arguments(self) -> list[str]:
+        """What follows the executable on a command line."""
+        arguments = ["--ros-args", "-r", f"__node:={self.name}"]
+        if self.namespace:
+            arguments += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
+        for name, value in self.parameters.items():
+            arguments += ["-p", f"{name}:={json.dumps(value)}"]  # JSON is YAML with the type made plain
+        return arguments
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Argument(_Part):
+    """Something a user of the stack may set."""
+
+    default: Value
+    help: str
+
+
+class NodeEntry(_Part):
+    """One node, the stacks it belongs to, and its parameters (``$name`` stands for an argument)."""
+
+    name: str
+    stacks: Annotated[tuple[StackName, ...], Field(min_length=1)]
+    needs: str | None = None
+    parameters: dict[str, Value] = {}
+
+
+class StackFile(_Part):
+    """The whole of config/stack.yaml."""
+
+    arguments: dict[str, Argument]
+    lock_step: dict[str, Value]
+    nodes: tuple[NodeEntry, ...]
+
+
+def load_stack_file(path: Path | None = None) -> StackFile:
+    """
+    Read the description of the stacks; the package's own unless a path is given.
+
+    Raises:
+        ConfigError: unreadable or not valid; names the file and the reason.
+    """
+    path = path or share.config_directory() / "stack.yaml"
+    try:
+        return StackFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: not a description of the stacks: {error}") from error
+
+
+def describe(
+    stack: StackName,
+    arguments: Mapping[str, Value] | None = None,
+    overrides: Mapping[str, Mapping[str, Value]] | None = None,
+    source: StackFile | None = None,
+) -> list[ProcessSpec]:
+    """
+    Work out the processes of a stack.
+
+    Args:
+        stack: which one.
+        arguments: values by argument name; text is read as the argument's type. The rest have defaults.
+        overrides: parameters by node name, on top of the file's.
+        source: the description; the package's own if absent.
+
+    Returns:
+        The processes, in the order in which they start.
+
+    Raises:
+        ConfigError: an unknown argument or node, or a value of the wrong type.
+        ContractError, CheckpointError: the contract or checkpoint to run with is not there.
+    """
+    source = source or load_stack_file()
+    values = _values(source, arguments or {})
+    entries = [e for e in source.nodes if stack in e.stacks and (e.needs is None or values[e.needs] != "")]
+    _resolve_paths(values, entries)
+    if unknown := (overrides or {}).keys() - {e.name for e in entries}:
+        raise ConfigError(
+            f"the {stack} stack has no node {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(e.name for e in entries)}"
+        )
+    return [
+        ProcessSpec(
+            name=entry.name,
+            module=f"smwm_ros.nodes.{entry.name}_node",
+            parameters={
+                **{key: _substitute(value, values) for key, value in entry.parameters.items()},
+                "use_sim_time": values["use_sim_time"],
+                **(overrides or {}).get(entry.name, {}),
+            },
+            namespace=str(values["namespace"]),
+        )
+        for entry in entries
+    ]
+
+
+def parse_overrides(settings: list[str]) -> dict[str, dict[str, Value]]:
+    """
+    Read parameters given as ``NODE.PARAMETER=VALUE``; the value is YAML, as for ROS parameters.
+
+    Raises:
+        ConfigError: another form.
+    """
+    overrides: dict[str, dict[str, Value]] = {}
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        node, dot, parameter = target.partition(".")
+        if not (equals and dot and node and parameter):
+            raise ConfigError(f"{setting!r}: expected NODE.PARAMETER=VALUE, for example planner.seed=3")
+        overrides.setdefault(node, {})[parameter] = yaml.safe_load(text)
+    return overrides
+
+
+def _values(source: StackFile, given: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a value for every argument: the given one, else lock-step's, else the default."""
+    if unknown := given.keys() - source.arguments.keys():
+        raise ConfigError(
+            f"unknown stack argument {', '.join(sorted(unknown))}; known: {', '.join(source.arguments)}"
+        )
+    chosen = {name: _as_type(name, value, source.arguments[name].default) for name, value in given.items()}
+    values = {name: argument.default for name, argument in source.arguments.items()} | chosen
+    return values | source.lock_step | chosen if values["lock_step"] else values
+
+
+def _as_type(name: str, value: Any, default: Value) -> Value:
+    """Return the value as the default's type; launch files give everything as text."""
+    if isinstance(value, str) and not isinstance(default, str):
+        value = yaml.safe_load(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"stack argument {name}: expected {type(default).__name__}, found {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def _substitute(value: Value, values: Mapping[str, Value]) -> Value:
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in values:
+            raise ConfigError(f"stack.yaml: {value} is not an argument")
+        return values[value[1:]]
+    return value
+
+
+def _resolve_paths(values: dict[str, Value], entries: list[NodeEntry]) -> None:
+    """Make the contract, the checkpoint and the bag absolute: nodes may run anywhere."""
+    contract = share.contract_path(str(values["contract"]))
+    values["contract"] = str(contract)
+    if any("$checkpoint" in entry.parameters.values() for entry in entries):
+        given = str(values["checkpoint"])
+        checkpoint = Path(given).expanduser() if given else share.checkpoint_path(contract.stem)
+        values["checkpoint"] = str(checkpoint.resolve())
+    if values["bag"]:
+        values["bag"] = str(Path(str(values["bag"])).expanduser().resolve())
