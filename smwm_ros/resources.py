@@ -1,0 +1,55 @@
+"""Where the package's own files (configuration, checkpoints) lie, in a checkout or installed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from smwm_ros.contract import Contract, load_contract
+from smwm_ros.errors import ConfigError, ContractError
+
+PACKAGE = "smwm_ros"
+
+
+def share_directory() -> Path:
+    """
+    Find the directory that holds ``config/``: the checkout when running from one (as an editable
+    install does), else ``<prefix>/share/smwm_ros``.
+
+    Raises:
+        ConfigError: the installation is incomplete.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "package.xml").is_file():
+        return checkout
+    # The prefix above lib/python3.x/site-packages (pip, colcon) or local/lib/... (Debian's colcon).
+    for prefix in (*Path(__file__).resolve().parents, Path(sys.prefix)):
+        if (prefix / "share" / PACKAGE / "config").is_dir():
+            return prefix / "share" / PACKAGE
+    raise ConfigError(
+        f"no share/{PACKAGE}/config above {checkout} or in {sys.prefix}: the installation is incomplete. "
+        "Install the package again, with pip or colcon."
+    )
+
+
+def find_contract(name_or_path: str | Path) -> Contract:
+    """
+    Load a robot contract by name (``reacher``: one of ``config/robots``) or by path.
+
+    Anything with a directory separator or a file suffix is a path.
+
+    Raises:
+        ContractError: no such contract, or not a valid one.
+    """
+    path = Path(name_or_path)
+    if path.suffix or len(path.parts) > 1:
+        return load_contract(path)
+    robots = share_directory() / "config" / "robots"
+    file = robots / f"{path}.yaml"
+    if not path.parts or not file.is_file():
+        known = ", ".join(sorted(found.stem for found in robots.glob("*.yaml")))
+        raise ContractError(
+            f"no robot contract named '{name_or_path}'; there are: {known}. Give one of these names, "
+            "or the path of a contract file."
+        )
+    return load_contract(file)

@@ -1,0 +1,50 @@
+"""Simulated robots as gymnasium environments. Importing this package registers them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+from smwm_ros.contract import Contract
+from smwm_ros.errors import SimulationError
+from smwm_ros.tasks.base import CameraInfo, RobotTask
+
+__all__ = ["CameraInfo", "RobotTask", "make_task"]
+
+gymnasium.register(
+    "smwm/Reacher-v0",
+    entry_point="smwm_ros.tasks.reacher:Reacher",
+    # The task checks its own input, and the checker's second look costs a tenth of a step.
+    disable_env_checker=True,
+    order_enforce=False,
+)
+
+
+def make_task(contract: Contract, **options: Any) -> RobotTask:
+    """
+    Build the simulated robot that a contract names.
+
+    Args:
+        contract: the robot; its ``task`` is a gymnasium id.
+        options: passed to the task, e.g. ``distractors=True``.
+
+    Raises:
+        SimulationError: the contract names no task, or one that is unknown, not a robot task,
+            or cannot be built or rendered here.
+    """
+    if contract.task is None:
+        raise SimulationError(
+            f"the contract of '{contract.name}' names no task: it is a real robot. To simulate it, add "
+            "'task: <gymnasium id>', for example 'task: smwm/Reacher-v0'."
+        )
+    try:
+        task = gymnasium.make(contract.task, contract=contract, **options).unwrapped
+    except (gymnasium.error.Error, TypeError) as error:
+        raise SimulationError(f"cannot build the task '{contract.task}': {error}") from error
+    if not isinstance(task, RobotTask):
+        raise SimulationError(
+            f"'{contract.task}' is a {type(task).__name__}, not a robot task; write a subclass of "
+            "smwm_ros.tasks.RobotTask for it."
+        )
+    return task

@@ -1,0 +1,156 @@
+"""Robot tasks simulated and rendered by MuJoCo, headless."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
+
+from smwm_ros.contract import Contract
+from smwm_ros.errors import SimulationError
+from smwm_ros.tasks.base import CameraInfo, RobotTask
+from smwm_ros.tasks.distractors import Distractors
+from smwm_ros.tasks.gl import make_renderer, mujoco
+
+# Rendered at this multiple of the image size and averaged: anti-aliasing as in a real camera, without
+# which a small motion often changes no pixel. Cheaper than OpenGL's own on a CPU (see docs/results.md).
+SUPERSAMPLING = 2
+
+
+class MujocoTask(RobotTask):
+    """
+    A robot whose state is MuJoCo's (qpos, qvel) and whose actuators take the action as it is.
+
+    The model must have a camera called ``top`` and one actuator per action dimension; its joints
+    are those of the contract (all of the model's, when the contract names none).
+    """
+
+    def __init__(self, contract: Contract, spec: mujoco.MjSpec, distractors: Distractors | None) -> None:
+        """
+        Compile the model.
+
+        Args:
+            contract: the robot.
+            spec: the MJCF model.
+            distractors: what moves without the robot's doing, if anything.
+
+        Raises:
+            SimulationError: the model does not fit the contract.
+        """
+        self._distractors = distractors
+        if distractors is not None:
+            distractors.add_to(spec)
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self._other = mujoco.MjData(self.model)
+        self.timestep_ns = round(self.model.opt.timestep * 1e9)
+        joints = contract.observation.joints
+        self._joint_names = joints.names if joints else tuple(joint.name for joint in spec.joints)
+        if self.model.nu != contract.action.size:
+            raise SimulationError(
+                f"the task '{contract.task}' takes {self.model.nu} numbers per action; the contract of "
+                f"'{contract.name}' lists {contract.action.size} under action.dimensions"
+            )
+        known = [joint.name for joint in spec.joints]
+        if unknown := [name for name in self._joint_names if name not in known]:
+            raise SimulationError(
+                f"the task '{contract.task}' has the joints {known}; the contract of '{contract.name}' "
+                f"names {unknown} under observation.joints.names"
+            )
+        numbers = [known.index(name) for name in self._joint_names]
+        self._qpos_rows = self.model.jnt_qposadr[numbers]
+        self._qvel_rows = self.model.jnt_dofadr[numbers]
+        self._renderers: dict[bool, mujoco.Renderer] = {}
+        super().__init__(contract)
+
+    @property
+    @override
+    def joint_names(self) -> tuple[str, ...]:
+        return self._joint_names
+
+    @property
+    @override
+    def joints(self) -> NDArray[np.float64]:
+        return self.data.qpos[self._qpos_rows]
+
+    @property
+    @override
+    def joint_velocities(self) -> NDArray[np.float64]:
+        return self.data.qvel[self._qvel_rows]
+
+    @property
+    @override
+    def state(self) -> NDArray[np.float64]:
+        return np.concatenate([self.data.qpos, self.data.qvel])
+
+    @property
+    @override
+    def camera_info(self) -> CameraInfo:
+        image = self.contract.observation.image
+        focal = image.height / 2 / np.tan(np.radians(self.model.camera("top").fovy[0]) / 2)
+        matrix = np.array(
+            [
+                [focal, 0, (image.width - 1) / 2],
+                [0, focal, (image.height - 1) / 2],
+                [0, 0, 1],
+            ]
+        )
+        return CameraInfo(image.width, image.height, matrix)
+
+    @override
+    def render_state(self, state: ArrayLike | None) -> NDArray[np.uint8]:
+        data = self.data
+        if state is not None:
+            data = self._other
+            self._set_state(data, self.check_state(state))
+            data.time = self.data.time
+        if self._distractors is not None:
+            self._distractors.move(self.model, data)
+        mujoco.mj_kinematics(self.model, data)
+        mujoco.mj_camlight(self.model, data)
+        fine = self._render(data, depth=False).astype(np.uint16)
+        rows = fine[0::2] + fine[1::2]
+        return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+
+    @override
+    def depth(self) -> NDArray[np.float32]:
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+        return self._render(self.data, depth=True)
+
+    def close(self) -> None:
+        """Free the GL contexts."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    @override
+    def _begin(self, state: NDArray[np.float64], generator: np.random.Generator) -> None:
+        mujoco.mj_resetData(self.model, self.data)
+        self._set_state(self.data, state)
+        if self._distractors is not None:
+            # A child, so that the robot's own randomness is the same with and without them.
+            self._distractors.draw(self.model, generator.spawn(1)[0])
+
+    @override
+    def _simulate(self, action: NDArray[np.float64], steps: int) -> None:
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data, steps)
+
+    def _set_state(self, data: mujoco.MjData, state: NDArray[np.float64]) -> None:
+        data.qpos[:] = state[: self.model.nq]
+        data.qvel[:] = state[self.model.nq :]
+
+    def _render(self, data: mujoco.MjData, *, depth: bool) -> NDArray[Any]:
+        if depth not in self._renderers:
+            image = self.contract.observation.image
+            scale = 1 if depth else SUPERSAMPLING
+            renderer = make_renderer(self.model, image.height * scale, image.width * scale)
+            if depth:
+                renderer.enable_depth_rendering()
+            self._renderers[depth] = renderer
+        renderer = self._renderers[depth]
+        renderer.update_scene(data, "top")
+        return renderer.render()
