@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from smwm_ros.contract import Contract, load_contract
-from smwm_ros.errors import ConfigError, ContractError
+from smwm_ros.errors import CheckpointError, ConfigError, ContractError
 
 PACKAGE = "smwm_ros"
 
@@ -32,18 +32,18 @@ def share_directory() -> Path:
     )
 
 
-def find_contract(name_or_path: str | Path) -> Contract:
+def contract_path(name_or_path: str | Path) -> Path:
     """
-    Load a robot contract by name (``reacher``: one of ``config/robots``) or by path.
+    Find a robot contract by name (``reacher``: one of ``config/robots``) or by path.
 
     Anything with a directory separator or a file suffix is a path.
 
     Raises:
-        ContractError: no such contract, or not a valid one.
+        ContractError: no such contract.
     """
     path = Path(name_or_path)
     if path.suffix or len(path.parts) > 1:
-        return load_contract(path)
+        return path.expanduser().absolute()
     robots = share_directory() / "config" / "robots"
     file = robots / f"{path}.yaml"
     if not path.parts or not file.is_file():
@@ -52,4 +52,30 @@ def find_contract(name_or_path: str | Path) -> Contract:
             f"no robot contract named '{name_or_path}'; there are: {known}. Give one of these names, "
             "or the path of a contract file."
         )
-    return load_contract(file)
+    return file
+
+
+def find_contract(name_or_path: str | Path) -> Contract:
+    """
+    Load a robot contract by name or by path, as :func:`contract_path` finds it.
+
+    Raises:
+        ContractError: no such contract, or not a valid one.
+    """
+    return load_contract(contract_path(name_or_path))
+
+
+def checkpoint_path(robot: str) -> Path:
+    """
+    Find the checkpoint shipped for a robot, by the name in its contract.
+
+    Raises:
+        CheckpointError: none is shipped for it.
+    """
+    file = share_directory() / "config" / "checkpoints" / robot / "smwm.safetensors"
+    if not file.is_file():
+        raise CheckpointError(
+            f"no checkpoint is shipped for the robot '{robot}' ({file} is missing). "
+            "Train one with 'smwm train', and give its path with --checkpoint."
+        )
+    return file

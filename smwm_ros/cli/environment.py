@@ -31,10 +31,10 @@ def prepare(environment: MutableMapping[str, str] = os.environ, prefix: str = sy
     if prefix not in prefixes:
         environment["AMENT_PREFIX_PATH"] = os.pathsep.join([prefix, *filter(None, prefixes)])
     libraries = str(Path(prefix) / "lib")
-    path = environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    if libraries not in path and environment.pop(MARK, None):
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join([libraries, *filter(None, path)])
-        os.execve(sys.executable, sys.orig_argv, dict(environment))
+    if libraries not in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) and MARK in environment:
+        # Without both, the wheels set them for this environment, and leave out the other one's.
+        fresh = {key: value for key, value in environment.items() if key not in (MARK, "LD_LIBRARY_PATH")}
+        os.execve(sys.executable, sys.orig_argv, fresh)
 
 
 def isolate(environment: MutableMapping[str, str] = os.environ) -> None:

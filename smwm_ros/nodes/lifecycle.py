@@ -28,6 +28,7 @@ from smwm_ros.contract import Contract, load_contract
 from smwm_ros.errors import ConfigError, SmwmError
 from smwm_ros.nodes.diagnostics import Monitor
 from smwm_ros.nodes.parameters import AUTOSTART, Param, declare
+from smwm_ros.stack.notify import notify_ready
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -304,6 +305,7 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
         if not signalled.done():
             if node.value("autostart") and not node.bring_up():
                 return 1
+            notify_ready()
             executor.spin_until_future_complete(node.finished)
         node.trigger_shutdown()
     except ExternalShutdownException:

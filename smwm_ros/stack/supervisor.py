@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 
 from smwm_ros.errors import StackError
-from smwm_ros.notify import ADDRESS
-from smwm_ros.stack import ProcessSpec
+from smwm_ros.stack.description import ProcessSpec
+from smwm_ros.stack.notify import ADDRESS
 
 POLL = 0.02
 LAST_LINES = 12

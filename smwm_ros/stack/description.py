@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from smwm_ros import share
-from smwm_ros.errors import ConfigError
+from smwm_ros.contract import load_contract
+from smwm_ros.errors import CheckpointError, ConfigError
+from smwm_ros.resources import checkpoint_path, contract_path, share_directory
 
 StackName = Literal["sim", "robot", "record"]
 Value = bool | int | float | str
@@ -84,7 +85,7 @@ def load_stack_file(path: Path | None = None) -> StackFile:
     Raises:
         ConfigError: unreadable or not valid; names the file and the reason.
     """
-    path = path or share.config_directory() / "stack.yaml"
+    path = path or share_directory() / "config" / "stack.yaml"
     try:
         return StackFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -184,11 +185,16 @@ def _substitute(value: Value, values: Mapping[str, Value]) -> Value:
 
 def _resolve_paths(values: dict[str, Value], entries: list[NodeEntry]) -> None:
     """Make the contract, the checkpoint and the bag absolute: nodes may run anywhere."""
-    contract = share.contract_path(str(values["contract"]))
+    contract = contract_path(str(values["contract"]))
     values["contract"] = str(contract)
     if any("$checkpoint" in entry.parameters.values() for entry in entries):
-        given = str(values["checkpoint"])
-        checkpoint = Path(given).expanduser() if given else share.checkpoint_path(contract.stem)
-        values["checkpoint"] = str(checkpoint.resolve())
+        given = Path(str(values["checkpoint"])).expanduser().absolute()
+        shipped = values["checkpoint"] == ""
+        checkpoint = checkpoint_path(load_contract(contract).name) if shipped else given
+        if not checkpoint.is_file():
+            raise CheckpointError(
+                f"{checkpoint}: no such file. Give the path of a checkpoint, or none to use the shipped one."
+            )
+        values["checkpoint"] = str(checkpoint)
     if values["bag"]:
-        values["bag"] = str(Path(str(values["bag"])).expanduser().resolve())
+        values["bag"] = str(Path(str(values["bag"])).expanduser().absolute())
