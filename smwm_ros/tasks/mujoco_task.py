@@ -15,7 +15,7 @@ from smwm_ros.tasks.distractors import Distractors
 from smwm_ros.tasks.gl import make_renderer, mujoco
 
 # Rendered at this multiple of the image size and averaged: anti-aliasing as in a real camera, without
-# which a small motion often changes no pixel. Cheaper than OpenGL's own on a CPU (see docs/results.md).
+# which a small motion often changes no pixel. OpenGL's own multisampling takes twice as long on a CPU.
 SUPERSAMPLING = 2
 
 

@@ -25,7 +25,7 @@ class Reacher(MujocoTask):
     """
     A planar arm of two 12 cm links, seen from above, driven as by ros2_control's forward velocity controller.
 
-    * action: velocities of shoulder and elbow, rad/s; reached within a few milliseconds
+    * action: velocities of shoulder and elbow, rad/s; reached within 10 ms
     * state (4,): shoulder, elbow, their velocities; rad and rad/s. The shoulder turns freely (and
       counts turns), the elbow goes 2.6 rad to either side.
     * errors (2,): of shoulder and elbow, rad, the short way round
