@@ -81,7 +81,7 @@ def decode_image(
     needed = step * (height - 1) + width * channels
     if len(buffer) < needed:
         raise DataError(
-            f"image holds {len(buffer)} bytes, but {width}x{height} {encoding} with step {step} needs {needed}"
+            f"image holds {len(buffer)} bytes; {width}x{height} {encoding} with step {step} needs {needed}"
         )
     if encoding == "rgb8" and step == width * channels:
         return buffer[:needed].reshape(height, width, 3)
@@ -91,12 +91,12 @@ def decode_image(
     return np.ascontiguousarray(rows[..., order])
 
 
-def decode_compressed(format: str, data: Any) -> Picture:
+def decode_compressed(kind: str, data: Any) -> Picture:
     """
     Unpack the fields of a sensor_msgs/msg/CompressedImage (JPEG or PNG).
 
     Args:
-        format: for the message of an error; the data say themselves what they are.
+        kind: the field ``format``; only for messages, as the data say themselves what they are.
         data: any buffer.
 
     Returns:
@@ -110,7 +110,7 @@ def decode_compressed(format: str, data: Any) -> Picture:
     decoded = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if len(buffer) else None
     if decoded is None:
         raise DataError(
-            f"compressed image ({format!r}, {len(buffer)} bytes) cannot be decoded; JPEG and PNG with "
+            f"compressed image ({kind!r}, {len(buffer)} bytes) cannot be decoded; JPEG and PNG with "
             "8-bit channels are supported, and the data may be damaged"
         )
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
@@ -133,7 +133,7 @@ def model_input(image: Picture, stream: ImageStream) -> Picture:
     if image.shape != (stream.height, stream.width, 3):
         raise DataError(
             f"image is {image.shape[1]}x{image.shape[0]} pixels, but the contract says "
-            f"{stream.width}x{stream.height} for {stream.topic}; correct the contract or the camera's settings"
+            f"{stream.width}x{stream.height} for {stream.topic}; correct the contract or the camera"
         )
     if stream.crop is not None:
         left, top, width, height = stream.crop
@@ -166,7 +166,7 @@ def picture(message: ImageMessage | CompressedImageMessage, stream: ImageStream)
     if raw.encoding != stream.encoding:
         raise DataError(
             f"image encoding is {raw.encoding!r}, but the contract says {stream.encoding!r} for "
-            f"{stream.topic}; correct the contract or the camera's settings"
+            f"{stream.topic}; correct the contract or the camera"
         )
     image = decode_image(raw.encoding, raw.height, raw.width, raw.step, raw.data, raw.is_bigendian)
     return model_input(image, stream)

@@ -75,7 +75,7 @@ class EpisodeWriter:
             self._file = h5py.File(self._partial, "w", libver="latest")
         except OSError as error:
             raise DataError(
-                f"{self.path}: cannot write the episode store ({error}). The folder must exist and be writable."
+                f"{self.path}: cannot write the episode store ({error}); its folder must exist and be writable"
             ) from error
 
     def __enter__(self) -> Self:
@@ -161,7 +161,7 @@ class EpisodeWriter:
         for name, array in arrays.items():
             if self._digests and (name not in self._file or self._file[name].shape[1:] != array.shape[1:]):
                 raise DataError(
-                    f"{self.path}: column {name!r} with rows {array.shape[1:]} does not match the earlier rows"
+                    f"{self.path}: column {name!r} with rows {array.shape[1:]} differs from the earlier rows"
                 )
         if self._digests and len(arrays) != len(self._digests):
             raise DataError(
@@ -217,24 +217,25 @@ class EpisodeStore:
         self.path = Path(path)
         if not self.path.is_file():
             raise DataError(
-                f"{self.path}: no such episode store. `smwm ingest BAG --output {self.path}` makes one from bags."
+                f"{self.path}: no such episode store; `smwm ingest BAG --output {self.path}` makes one"
             )
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
             raise DataError(
-                f"{self.path}: not a readable HDF5 file ({error}). It may be truncated: ingest its bags again."
+                f"{self.path}: not a readable HDF5 file ({error}); if it is damaged, ingest its bags again"
             ) from error
         self._process = os.getpid()
         missing = [name for name in (*REQUIRED, *INDEX) if not isinstance(self._file.get(name), h5py.Dataset)]
         if missing:
             raise DataError(
-                f"{self.path}: not an episode store: the columns {missing} are missing; found {sorted(self._file)}"
+                f"{self.path}: not an episode store: the columns {missing} are missing; "
+                f"found {sorted(self._file)}"
             )
         if "contract" not in self._file.attrs:
             raise DataError(
-                f"{self.path}: holds no robot contract (file attribute 'contract'), so its actions have no units; "
-                "make the store with `smwm ingest`"
+                f"{self.path}: holds no robot contract (file attribute 'contract'), so its actions have no "
+                "units; make the store with `smwm ingest`"
             )
         try:
             self.contract = parse_contract(str(self._file.attrs["contract"]), f"{self.path}: contract")
@@ -358,8 +359,8 @@ def _check_columns(columns: Mapping[str, Any], contract: Contract, source: str) 
         )
     if action.shape[1:] != (contract.action.size,) or action.dtype.kind != "f":
         raise DataError(
-            f"{source}: actions are {action.shape[1:]} {action.dtype}; the contract {contract.name!r} expects "
-            f"{(contract.action.size,)} floats"
+            f"{source}: actions are {action.shape[1:]} {action.dtype}; the contract {contract.name!r} "
+            f"expects {(contract.action.size,)} floats"
         )
 
 
@@ -370,5 +371,6 @@ def _check_actions(actions: NDArray[Any], source: str) -> None:
         raise DataError(f"{source}: the action of row {row} is not finite; only the last row may lack one")
     if not np.isnan(actions[-1]).all():
         raise DataError(
-            f"{source}: the last row has an action, but no image follows it; set it to NaN, or give the last image"
+            f"{source}: the last row has an action, but no image follows it; set the action to NaN, "
+            "or give the last image"
         )
