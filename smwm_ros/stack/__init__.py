@@ -1,1 +1,1 @@
-"""The processes of a running system: what they are, how they are started, watched and ended. No ROS in here."""
+"""The processes of a running system: what they are, how they are started, watched and ended; without ROS."""

@@ -7,7 +7,7 @@ No ROS in here: nodes are told their parameters on the command line, as every RO
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -138,21 +138,47 @@ def describe(
     ]
 
 
-def parse_overrides(settings: list[str]) -> dict[str, dict[str, Value]]:
+def explain_arguments(source: StackFile) -> list[tuple[str, str, str]]:
     """
-    Read parameters given as ``NODE.PARAMETER=VALUE``; the value is YAML, as for ROS parameters.
+    List the arguments for people.
 
-    Raises:
-        ConfigError: another form.
+    Returns:
+        (name, default as one would type it, help). A default that lock-step changes is left empty,
+        since one that was typed would win over lock-step's; the help then tells both.
     """
+    lines = []
+    for name, argument in source.arguments.items():
+        default, text = _as_typed(argument.default), argument.help
+        if name in source.lock_step:
+            text += f" (default {default}; in lock-step {_as_typed(source.lock_step[name])})"
+            default = ""
+        lines.append((name, default, text))
+    return lines
+
+
+def _as_typed(value: Value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def parse_settings(
+    settings: Iterable[tuple[str, str]],
+) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
+    """
+    Sort what a user typed into arguments and overrides, as :func:`describe` takes them.
+
+    Args:
+        settings: (name, text) pairs; ``node.parameter`` names a parameter of one node, and its text
+            is read as YAML, as for ROS parameters.
+    """
+    arguments: dict[str, Value] = {}
     overrides: dict[str, dict[str, Value]] = {}
-    for setting in settings:
-        target, equals, text = setting.partition("=")
-        node, dot, parameter = target.partition(".")
-        if not (equals and dot and node and parameter):
-            raise ConfigError(f"{setting!r}: expected NODE.PARAMETER=VALUE, for example planner.seed=3")
-        overrides.setdefault(node, {})[parameter] = yaml.safe_load(text)
-    return overrides
+    for name, text in settings:
+        node, dot, parameter = name.partition(".")
+        if dot:
+            overrides.setdefault(node, {})[parameter] = yaml.safe_load(text)
+        else:
+            arguments[name] = text
+    return arguments, overrides
 
 
 def _values(source: StackFile, given: Mapping[str, Value]) -> dict[str, Value]:
@@ -172,7 +198,7 @@ def _as_type(name: str, value: Any, default: Value) -> Value:
         value = yaml.safe_load(value)
     if type(value) is not type(default):
         raise ConfigError(f"stack argument {name}: expected {type(default).__name__}, found {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _substitute(value: Value, values: Mapping[str, Value]) -> Value:

@@ -189,7 +189,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 env={**self._environment, ADDRESS: "@" + address, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone
-                preexec_fn=_end_with_parent,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
             )
         return _Process(spec, process, log, ready)
 

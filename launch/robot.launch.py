@@ -1,0 +1,14 @@
+"""
+Everything that drives a real robot to goal images; its own drivers run elsewhere.
+
+`ros2 launch smwm_ros robot.launch.py --show-args` lists the arguments; they stand in config/stack.yaml.
+"""
+
+from launch import LaunchDescription
+
+from smwm_ros.nodes.launching import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the description that `ros2 launch` asks for."""
+    return launch_description("robot")
