@@ -156,7 +156,7 @@ class SmwmNode(LifecycleNode):
                 return callback(request, response)
             except SmwmError as error:
                 return kind.Response(success=False, message=str(error))
-            except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
+            except Exception as error:
                 self._log_exception(f"service {name}", error)
                 return kind.Response(success=False, message=f"internal error: {error!r}")
 
@@ -209,7 +209,7 @@ class SmwmNode(LifecycleNode):
         except SmwmError as error:
             self.get_logger().error(str(error))
             return FAILURE
-        except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
+        except Exception as error:
             self._log_exception(what, error)
             return ERROR
         return SUCCESS
@@ -249,7 +249,7 @@ class SmwmNode(LifecycleNode):
                 callback(*arguments)
             except SmwmError as error:
                 self.fault("fault.message", str(error))
-            except Exception as error:  # noqa: BLE001 - a node must outlive any of its callbacks
+            except Exception as error:
                 self._log_exception(callback.__name__, error)
                 self.monitor.fault("fault.exception", f"{callback.__name__}: {error!r}")
 
