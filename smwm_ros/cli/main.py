@@ -1,0 +1,76 @@
+"""`smwm`: the commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from smwm_ros.cli import environment
+from smwm_ros.cli.doctor import doctor
+from smwm_ros.cli.output import console
+from smwm_ros.cli.up import up
+from smwm_ros.errors import SmwmError
+
+USER_ERROR, BUG, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+
+app = typer.Typer(
+    name="smwm",
+    help="A sensorimotor world model for ROS 2 robots: record, train without rewards, reach goal images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure how fast things are.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+app.command()(doctor)
+app.command()(up)
+
+
+def main() -> NoReturn:
+    """Run the command line; every way out has its exit code, and a traceback is never the only answer."""
+    environment.prepare()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except SmwmError as error:
+        console.print(f"[bold red]smwm:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sys.exit(_report_bug(error))
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Turn SIGTERM into an exception, so that what was started is ended."""
+    sys.exit(TERMINATED)
+
+
+def _report_bug(error: Exception) -> int:
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    with tempfile.NamedTemporaryFile("w", prefix="smwm-", suffix=".log", delete=False) as file:
+        file.write(trace)
+    console.print(
+        f"[bold red]smwm:[/] {_escape(repr(error))}\nThis is a fault of smwm_ros itself. "
+        f"The traceback is in {Path(file.name)}; please report it.",
+        soft_wrap=True,
+    )
+    return BUG
+
+
+def _escape(text: str) -> str:
+    """Keep brackets in messages from being read as markup."""
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()
