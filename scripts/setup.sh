@@ -62,7 +62,12 @@ install_packages() {
     fail "apt-get could not install: $*"
 }
 
-can_render() { MUJOCO_GL=egl "$venv/bin/python" -c 'import mujoco; mujoco.GLContext(8, 8).free()' 2>/dev/null; }
+pip_install() {
+  $venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" </dev/null ||
+    fail "pip failed; its message is above. Run this again when the cause is gone."
+}
+
+can_render() { MUJOCO_GL=egl $venv/bin/python -c 'import mujoco; mujoco.GLContext(8, 8).free()' 2>/dev/null; }
 
 mkdir -p build
 exec 9>build/setup.lock
@@ -87,13 +92,14 @@ if [ "$(head -n 2 <<<"$made_from")" != "$(head -n 2 <<<"$key")" ]; then
   "$python" -m venv --clear $venv
 fi
 rm -f $ready
-say "installing torch, ROS 2 and smwm_ros into $venv (minutes the first time)"
-$venv/bin/python -m pip install --quiet --disable-pip-version-check "$torch" --editable '.[dev]' </dev/null ||
-  fail "pip failed; its message is above. Run this again when the cause is gone."
+say "installing $torch"
+pip_install "$torch"
+say "installing ROS 2 and smwm_ros, and compiling its messages"
+pip_install "$torch" --editable '.[dev]'
+
 # libEGL may be there without a driver behind it.
-can_render || install_packages libegl1 libgl1-mesa-dri
-can_render ||
-  fail "MuJoCo cannot draw through EGL here. It needs a graphics driver, or Mesa's: sudo apt-get install libegl1 libgl1-mesa-dri"
+can_render || install_packages libegl1 libgl1 libgl1-mesa-dri
+can_render || fail "MuJoCo still cannot draw through EGL: is the graphics driver's EGL library installed?"
 
 echo "$key" >$ready
 say "ready"

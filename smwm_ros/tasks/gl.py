@@ -12,8 +12,8 @@ from smwm_ros.errors import SimulationError
 def _no_gl(error: Exception) -> SimulationError:
     return SimulationError(
         f"cannot render: OpenGL is missing or does not work with MUJOCO_GL={os.environ['MUJOCO_GL']} "
-        f"({error}). Install the Debian packages libegl1 and libgl1-mesa-dri, and leave MUJOCO_GL unset "
-        "or set it to egl."
+        f"({error}). Install the Debian packages libegl1, libgl1 and libgl1-mesa-dri, and leave MUJOCO_GL "
+        "unset or set it to egl."
     )
 
 
