@@ -1,0 +1,51 @@
+"""What every test runs under: a ROS network of its own, checked tensor shapes, and no process left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+import pytest
+from jaxtyping import install_import_hook
+
+# Inherited by every process that a test starts. Domains up to 101 are usable on every Linux.
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+# Several processes share the cores: one thread in each is faster than all threads in all.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tensors are checked against the shapes in the annotations, in these packages, while testing.
+install_import_hook(["smwm_ros.models", "smwm_ros.planning"], "beartype.beartype")
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def pytest_configure() -> None:
+    """Make orphaned grandchildren ours, so that ``no_process_left_behind`` finds them."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_left_behind() -> Iterator[None]:
+    """End what the tests of a file left running, and fail for it."""
+    yield
+    left = {child: _command(child) for child in psutil.Process().children(recursive=True)}
+    # multiprocessing's helpers live as long as pytest; what has ended has no command line any more
+    running = {
+        child: command for child, command in left.items() if command and "multiprocessing" not in command
+    }
+    for child in running:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(running, timeout=10)
+    assert not running, f"processes left running: {list(running.values())}"
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
