@@ -365,9 +365,18 @@ def test_lock_step_change_is_limited_by_ros_time() -> None:
     np.testing.assert_allclose(values, [1.0, 1.5, 2.0])
 
 
+def test_lock_step_repeats_its_command_while_the_clock_stays() -> None:
+    """Pins that a simulator which missed the first command (it was not connected yet) gets it again."""
+    robot = Robot(LockStepGate(REACHER))
+    first = robot.plays(RAMP)
+    repeated = [command for _, command in robot.wait(3.5, clock=0.0)]
+    assert repeated == [first] * 3
+    assert robot.gate.step(START + PERIOD, robot.steady + 0.6).stamp == START + PERIOD  # type: ignore[union-attr]
+
+
 def test_lock_step_reset_drops_the_plan_and_watchdog_acts_at_last() -> None:
     robot = Robot(LockStepGate(REACHER))
-    robot.give(RAMP)
+    robot.plays(RAMP)
     robot.now = START + 2 * REACHER.max_gap_ns
     assert robot.gate.step(robot.now, 5.1) is None
     assert robot.gate.step(robot.now, 14.9) is None

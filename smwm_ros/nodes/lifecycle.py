@@ -28,7 +28,7 @@ from smwm_ros.contract import Contract, load_contract
 from smwm_ros.errors import ConfigError, SmwmError
 from smwm_ros.nodes.diagnostics import Monitor
 from smwm_ros.nodes.parameters import AUTOSTART, Param, declare
-from smwm_ros.stack.notify import notify_ready
+from smwm_ros.stack.notify import notify_failed, notify_ready
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -74,6 +74,8 @@ class SmwmNode(LifecycleNode):
         self.active = False
         self.finished: Future[int] = Future()
         """Resolved with the exit code when the process should end; see :meth:`finish`."""
+        self.failure = ""
+        """Why the last failed transition failed."""
         self.hardware = ""
         """Shown in diagnostics; set it to the contract's name."""
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -207,9 +209,11 @@ class SmwmNode(LifecycleNode):
         try:
             step()
         except SmwmError as error:
-            self.get_logger().error(str(error))
+            self.failure = str(error)
+            self.get_logger().error(self.failure)
             return FAILURE
         except Exception as error:
+            self.failure = f"{what} failed: {error!r}"
             self._log_exception(what, error)
             return ERROR
         return SUCCESS
@@ -296,6 +300,7 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
         node = make_node()
     except SmwmError as error:
         print(error, file=sys.stderr)
+        notify_failed(str(error))
         return 1
     # Either a signal or the node itself ends the spinning.
     signalled.add_done_callback(lambda _: node.finish(0))
@@ -304,6 +309,7 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
     try:
         if not signalled.done():
             if node.value("autostart") and not node.bring_up():
+                notify_failed(node.failure)
                 return 1
             notify_ready()
             executor.spin_until_future_complete(node.finished)

@@ -20,21 +20,27 @@ class LockStepGate(Gate):
     for the next one if this one has its command already. When the clock leaps by more than the
     contract's ``max_gap`` the simulator was reset, and a plan from before is dropped.
 
-    The watchdog is the only thing here in steady time: a safe action each ``WATCHDOG`` seconds
-    without any command.
+    Two things here go by steady time. While the clock stays at a tick that has its command, that very
+    command is repeated every ``REPEAT`` seconds: the simulator may not have been connected yet when
+    it first went out. And the watchdog sends a safe action each ``WATCHDOG`` seconds without a new
+    command.
 
     A command may change by ``max_change`` times the ROS time since the last one, but no more than
     one period of it.
     """
 
+    REPEAT = 1.0
+    """Steady seconds until a command is sent again."""
     WATCHDOG = 10.0
-    """Steady seconds without a command until a safe one is sent."""
+    """Steady seconds without a new command until a safe one is sent."""
 
     def __init__(self, contract: Contract, model: str = "") -> None:
         """See :class:`Gate`."""
         super().__init__(contract, model)
         self._last: int | None = None  # newest tick that has its command
+        self._command: Command | None = None  # that command
         self._halting = False
+        self._deadline = np.inf
 
     def accept(self, plan: Plan, now: int, steady: float) -> Command | None:
         """See :meth:`Gate.accept`; before the first /clock message the plan's own stamp is the time."""
@@ -42,12 +48,19 @@ class LockStepGate(Gate):
 
     def step(self, now: int, steady: float) -> Command | None:
         """Return the command of the tick ``now``; None if it has one, or no action is due."""
-        if not np.isfinite(self.wake):
-            self.wake = steady + self.WATCHDOG
-        if steady >= self.wake:
+        if command := self._play(now, steady):
+            return command
+        if not np.isfinite(self.wake):  # the first call
+            self._rest(steady)
+        if steady >= self._deadline:
             self._drop("watchdog")
-            return self._safe(now, steady)
-        return self._play(now, steady)
+            self._command = self._safe(now, steady)
+            return self._command
+        if steady >= self.wake:
+            self.wake = min(steady + self.REPEAT, self._deadline)
+            if self._last is not None and now <= self._last:
+                return self._command
+        return None
 
     def _take(self, plan: Plan, now: int, steady: float) -> Command | None:
         self._plan, self._halting = plan, False
@@ -67,7 +80,8 @@ class LockStepGate(Gate):
             return None
         if self._halting:
             self._halting = False
-            return self._safe(tick, steady)
+            self._command = self._safe(tick, steady)
+            return self._command
         plan = self._plan
         if plan is None:
             return None
@@ -77,14 +91,19 @@ class LockStepGate(Gate):
         index = round((tick - plan.stamp) / self._period)
         if not 0 <= index < plan.execute:
             return None
-        return self._send(plan, index, tick, steady)
+        self._command = self._send(plan, index, tick, steady)
+        return self._command
+
+    def _rest(self, steady: float) -> None:
+        self._deadline = steady + self.WATCHDOG
+        self.wake = steady + self.REPEAT
 
     def _seconds(self, stamp: int, steady: float) -> float:
         seconds = self._contract.period
         if self._last is not None:
             seconds = min(max(stamp - self._last, 0) * 1e-9, seconds)
         self._last = stamp
-        self.wake = steady + self.WATCHDOG
+        self._rest(steady)
         return seconds
 
     def _tick(self, plan: Plan, now: int) -> int:
