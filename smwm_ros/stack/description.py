@@ -33,6 +33,8 @@ class ProcessSpec:
     """Python module that runs it; its last part is the executable's name on an installed ROS 2."""
     parameters: Mapping[str, Value]
     namespace: str = ""
+    ends: bool = False
+    """Ends by itself, with exit code 0, when its work is done."""
 
     @property
     def executable(self) -> str:
@@ -67,6 +69,7 @@ class NodeEntry(_Part):
     name: str
     stacks: Annotated[tuple[StackName, ...], Field(min_length=1)]
     needs: str | None = None
+    ends: bool = False
     parameters: dict[str, Value] = {}
 
 
@@ -133,6 +136,7 @@ def describe(
                 **(overrides or {}).get(entry.name, {}),
             },
             namespace=str(values["namespace"]),
+            ends=entry.ends,
         )
         for entry in entries
     ]

@@ -123,18 +123,22 @@ class Supervisor:
 
     def check(self) -> None:
         """
-        Make sure that all processes live; call it now and then.
+        Make sure that all processes live, or have ended as they should; call it now and then.
 
         Raises:
-            StackError: one ended; with its exit code and the end of its log.
+            StackError: one ended otherwise; with its exit code and the end of its log.
         """
         for process in self._processes:
             code = process.process.poll()
-            if code is not None:
+            if code is not None and not (code == 0 and process.spec.ends):
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
                 raise StackError(
                     f"{process.spec.name} {how}. Its last lines ({process.log}):\n{process.last_lines()}"
                 )
+
+    def finished(self, name: str) -> bool:
+        """Tell whether a process has ended."""
+        return any(p.spec.name == name and p.process.poll() is not None for p in self._processes)
 
     def follow(self) -> Iterator[tuple[str, str]]:
         """Yield new log lines as (node, line), for ever; an empty pair after each look at the files."""

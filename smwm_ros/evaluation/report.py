@@ -1,0 +1,169 @@
+"""A run to goals as one HTML file that needs nothing else: figures, curves, pictures and video in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import jinja2
+import markupsafe
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+GOOD, BAD, SOFT = "#0f9d6b", "#d1495b", "#98a2b3"
+PICTURE_SIDE = 192
+"""Pixels; smaller pictures are scaled up smoothly, as browsers would blur or block them."""
+
+
+@dataclass(frozen=True)
+class GoalTrace:
+    """What became of one goal."""
+
+    name: str
+    errors: NDArray[np.float64]
+    """Largest error of the judged quantities at each tick from the start, shape (T,)."""
+    threshold: float
+    """The goal is reached when the error is at most this, at some tick."""
+    start: NDArray[np.uint8]
+    """RGB, shape (h, w, 3), as the two below."""
+    goal: NDArray[np.uint8]
+    closest: NDArray[np.uint8]
+    """The camera's picture when the error was smallest."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the goal was reached at some tick."""
+        return bool((self.errors <= self.threshold).any())
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        if not self.reached:
+            return f"missed, {self.errors.min():.2f} away"
+        return f"reached at tick {int(np.argmax(self.errors <= self.threshold))}"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A success rate with its 95 % interval, all from 0 to 1."""
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What goes into a report."""
+
+    title: str
+    summary: str
+    figures: Sequence[tuple[str, str]]
+    """The headline: (label, value)."""
+    rates: Sequence[Rate]
+    goals: Sequence[GoalTrace]
+    period: float
+    """Seconds from one tick to the next."""
+    unit: str
+    """Of the errors."""
+    settings: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    """How it was made: (label, value)."""
+    video: Path | None = None
+    video_caption: str = ""
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report as one HTML file, all or nothing."""
+    template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    html = environment.from_string(template).render(
+        report=report,
+        video=_base64(report.video.read_bytes()) if report.video else "",
+        success_plot=_svg(plot_rates(report.rates)),
+        distance_plot=_svg(plot_errors(report.goals, report.period, report.unit)),
+        goals=[
+            {
+                "name": goal.name,
+                "reached": goal.reached,
+                "verdict": goal.verdict,
+                "pictures": [
+                    (label, _png(picture))
+                    for label, picture in (
+                        ("start", goal.start),
+                        ("goal", goal.goal),
+                        ("closest", goal.closest),
+                    )
+                ],
+            }
+            for goal in report.goals
+        ],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(html, encoding="utf-8")
+    temporary.replace(path)
+
+
+def plot_rates(rates: Sequence[Rate]) -> Figure:
+    """Draw success rates as bars with their intervals; the first one stands out."""
+    figure = Figure(figsize=(9, 0.7 * len(rates) + 0.7), layout="constrained")
+    axes = figure.add_subplot()
+    for row, rate in enumerate(rates):
+        axes.barh(row, 100 * rate.value, color=SOFT if row else GOOD, height=0.6)
+        low, high = rate.interval
+        axes.plot([100 * low, 100 * high], [row, row], color="black", alpha=0.55, linewidth=1.5)
+        axes.annotate(
+            f" {100 * rate.value:.0f} %", (max(100 * high, 1), row), va="center", fontsize=11, weight="bold"
+        )
+    axes.set_yticks(range(len(rates)), [rate.name for rate in rates], fontsize=11)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), xlabel="goals reached, %  (line: 95 % interval)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    return figure
+
+
+def plot_errors(goals: Sequence[GoalTrace], period: float, unit: str) -> Figure:
+    """Draw the error of every goal over time, with the threshold."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for goal in goals:
+        seconds = period * np.arange(len(goal.errors))
+        axes.plot(seconds, goal.errors, color=GOOD if goal.reached else BAD, alpha=0.75, linewidth=1.6)
+    for threshold in {goal.threshold for goal in goals}:
+        axes.axhline(threshold, color=SOFT, linewidth=1, linestyle="--")
+        axes.annotate(
+            f"threshold {threshold:g} {unit}", (0, threshold), xytext=(4, 4), textcoords="offset points",
+            fontsize=9, color=SOFT,
+        )  # fmt: skip
+    axes.set(xlabel="seconds since the goal was sent", ylabel=f"largest joint error, {unit}", ylim=(0, None))
+    axes.margins(x=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _svg(figure: Figure) -> markupsafe.Markup:
+    """Draw a figure as inline SVG whose black is the page's text colour, so that it fits a dark page."""
+    buffer = io.StringIO()
+    # Text stays text, and the same figure gives the same file twice.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "smwm", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
+    return markupsafe.Markup(svg.replace("<text ", '<text fill="currentColor" '))
+
+
+def _png(picture: NDArray[np.uint8]) -> str:
+    side = max(PICTURE_SIDE, *picture.shape[:2])
+    large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
+    return _base64(cv2.imencode(".png", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
