@@ -280,7 +280,7 @@ def parse_contract(text: str, source: str) -> Contract:
     """
     try:
         content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except Exception as error:  # PyYAML's constructors raise whatever they trip over
         raise ContractError(f"{source}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ContractError(
@@ -303,7 +303,10 @@ def _reason(source: str, error: Any) -> str:
         return f"{source}: {key}: missing; this key is required"
     if error["type"] == "value_error":
         return f"{source}: {key}: {message}"
-    return f"{source}: {key}: {message} (found {error['input']!r})"
+    found = error["input"]
+    # Not what is in a collection: through YAML's aliases a small one can be endless to print.
+    shown = f"a {type(found).__name__}" if isinstance(found, (dict, list)) else repr(found)
+    return f"{source}: {key}: {message} (found {shown})"
 
 
 def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
