@@ -59,6 +59,7 @@ class TickGate:
         self._max_gap_ns = contract.max_gap_ns
         self.last: int | None = None
         """Stamp of the last accepted image."""
+        self.images = 0
         self.surplus = 0
         self.duplicates = 0
         self.gaps = 0
@@ -66,6 +67,7 @@ class TickGate:
 
     def offer(self, stamp: int) -> Tick:
         """Judge the next image by its stamp; ``START`` and ``NEXT`` accept it."""
+        self.images += 1
         last = self.last
         if last is not None and stamp == last:
             self.duplicates += 1
@@ -100,6 +102,7 @@ class SampleHistory:
         self._capacity = capacity
         self._stamps: list[int] = []
         self._values: list[NDArray[np.float64]] = []
+        self.received = 0
         self.reordered = 0
         """Samples that came after one with a later stamp."""
         self.duplicates = 0
@@ -118,6 +121,7 @@ class SampleHistory:
         """Add a sample, shape (n,); it may come late, and replaces one with the same stamp."""
         sample = np.array(values, np.float64)
         sample.flags.writeable = False
+        self.received += 1
         place = bisect_left(self._stamps, stamp)
         if place < len(self._stamps):
             if self._stamps[place] == stamp:
