@@ -1,0 +1,1 @@
+"""Judging models and planners: closed-loop protocol, statistics, reports."""

@@ -1,0 +1,1 @@
+"""World models in four slots: encoder, dynamics, inverse, objective terms."""

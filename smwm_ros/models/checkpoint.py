@@ -1,0 +1,220 @@
+"""
+Checkpoints: one safetensors file with the weights, and everything a node needs as JSON inside.
+
+Never a pickle: reading one runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from smwm_ros.contract import Contract
+from smwm_ros.errors import CheckpointError
+from smwm_ros.models.config import ModelConfig, Settings
+from smwm_ros.models.world_model import WorldModel
+
+FORMAT = 1
+LARGEST_FILE = 4 << 30
+"""Bytes; a larger file is refused unread."""
+
+
+class Calibration(Settings):
+    """What the validation data says of the trained latent; gives distances and errors a unit."""
+
+    step_distance: Annotated[float, Field(gt=0)]
+    """Median root-mean-square change of the latent in one model step."""
+    step_error: Annotated[float, Field(gt=0)]
+    """Median root-mean-square error of a one-step prediction."""
+
+
+class CheckpointInfo(Settings):
+    """Everything in a checkpoint that is not a tensor."""
+
+    format: int = FORMAT
+    preset: str
+    config: ModelConfig
+    contract: Contract
+    calibration: Calibration
+    data_fingerprint: str
+    """Content hash of the episode store it was trained on."""
+    seed: int
+    code_version: str
+    figures: dict[str, float]
+    """Losses and latent statistics on the validation data."""
+
+
+class Checkpoint:
+    """
+    A trained world model and what it was trained under, ready to use.
+
+    Arrays are NumPy on the outside; the model runs on ``device`` in inference mode.
+    """
+
+    def __init__(self, info: CheckpointInfo, model: WorldModel, identity: str) -> None:
+        """Wrap a model; :func:`load_checkpoint` is the usual way to get one."""
+        self.info = info
+        self.model = model.eval().requires_grad_(False)
+        self.id = identity
+
+    @property
+    def contract(self) -> Contract:
+        """The robot contract it was trained under."""
+        return self.info.contract
+
+    @property
+    def latent_size(self) -> int:
+        """D, numbers in one latent."""
+        return self.model.latent_size
+
+    @property
+    def frames(self) -> int:
+        """n, images in one observation."""
+        return self.info.config.frames
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.model.action_mean.device
+
+    def require(self, contract: Contract) -> None:
+        """
+        Refuse a robot that the model was not trained for.
+
+        Raises:
+            CheckpointError: observation, action, rate or block differ; names each field.
+        """
+        if differences := contract.differences(self.contract):
+            raise CheckpointError(
+                f"checkpoint {self.id} was trained for another robot than {contract.name!r}:\n  "
+                + "\n  ".join(differences)
+                + "\nUse the contract it was trained under, or train on bags of this robot (smwm train)."
+            )
+
+    @torch.inference_mode()
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """
+        Encode one observation.
+
+        Args:
+            images: n RGB images as the contract's ``size`` says, oldest first, shape (n, S, S, 3).
+
+        Returns:
+            The latent, shape (D,).
+        """
+        frames = torch.from_numpy(np.ascontiguousarray(images))[None].to(self.device)
+        return self.model.encode(frames)[0].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def predict(self, latents: NDArray[np.float32], actions: NDArray[np.float64]) -> NDArray[np.float32]:
+        """
+        Roll latents forward, open loop.
+
+        Args:
+            latents: shape (B, D).
+            actions: in the contract's units, shape (B, H, k, A).
+
+        Returns:
+            The latents after each of the H model steps, shape (B, H, D).
+        """
+        start = torch.from_numpy(np.asarray(latents, np.float32)).to(self.device)
+        blocks = self.model.standardise(torch.from_numpy(np.asarray(actions, np.float32)).to(self.device))
+        return self.model.rollout(start, blocks).float().cpu().numpy()
+
+    def distance(self, latent: NDArray[np.float32], goal: NDArray[np.float32]) -> float:
+        """Return the root-mean-square distance of two latents (D,), in model steps."""
+        return float(np.sqrt(np.mean((latent - goal) ** 2))) / self.info.calibration.step_distance
+
+    def surprise(
+        self, latent: NDArray[np.float32], block: NDArray[np.float64], next_latent: NDArray[np.float32]
+    ) -> float:
+        """
+        Return the error of a one-step prediction, as a multiple of the validation median.
+
+        Args:
+            latent: where the step began, shape (D,).
+            block: the k actions applied, in the contract's units, shape (k, A).
+            next_latent: where it ended, shape (D,).
+        """
+        predicted = self.predict(latent[None], block[None, None])[0, 0]
+        error = float(np.sqrt(np.mean((predicted - next_latent) ** 2)))
+        return error / self.info.calibration.step_error
+
+
+def save_checkpoint(path: Path | str, info: CheckpointInfo, model: WorldModel) -> str:
+    """
+    Write a checkpoint, all or nothing.
+
+    Returns:
+        Its id.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    content = save_tensors(tensors, metadata={"smwm": info.model_dump_json()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return _identity(info, content)
+
+
+def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Checkpoint:
+    """
+    Read a checkpoint.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, damaged, or of another format version.
+    """
+    path = Path(path)
+    hint = "Train one with 'smwm train', or give the path of another."
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise CheckpointError(f"{path}: over {LARGEST_FILE >> 30} GiB; this is no checkpoint. {hint}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read this checkpoint ({error.strerror}). {hint}") from error
+    try:
+        tensors = load_tensors(content)
+        metadata = _metadata(content)
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path}: checkpoint format {metadata.get('format')}, expected {FORMAT}. "
+                "Train it again with this version, or use the version of smwm_ros that made it."
+            )
+        info = CheckpointInfo.model_validate(metadata)
+        model = WorldModel(info.config, info.contract)
+        model.load_state_dict(tensors)
+    except (SafetensorError, ValidationError, RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole smwm checkpoint ({error}). {hint}") from error
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise CheckpointError(f"{path}: holds weights that are not finite. {hint}")
+    try:
+        return Checkpoint(info, model.to(device), _identity(info, content))
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(f"{path}: cannot be put on device {device!r}: {error}") from error
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    """Return the JSON that :func:`save_checkpoint` put into the safetensors header."""
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    return json.loads(header["__metadata__"]["smwm"])
+
+
+def _identity(info: CheckpointInfo, content: bytes) -> str:
+    return f"{info.preset}-{info.contract.name}-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -1,0 +1,42 @@
+"""Forward models g: a latent and an action block in, the next latent out."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ResidualMLP(nn.Module):
+    """The next latent as the latent plus what an MLP makes of latent and action."""
+
+    def __init__(self, *, latent: int, block: int, hidden: int = 512, layers: int = 2) -> None:
+        """
+        Build the layers.
+
+        Args:
+            latent: D, size of the latent.
+            block: k*A, size of an action block.
+            hidden: width of the hidden layers.
+            layers: number of hidden layers.
+        """
+        super().__init__()
+        self.change = perceptron(latent + block, hidden, layers, latent)
+
+    def forward(
+        self, latent: Float[Tensor, "*batch latent"], block: Float[Tensor, "*batch block"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Predict ẑ' = z + MLP([z, a])."""
+        return latent + self.change(torch.cat([latent, block], dim=-1))
+
+
+def perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
+    """Return an MLP with ReLU between its layers and a linear output."""
+    modules: list[nn.Module] = []
+    for _ in range(layers):
+        modules += [nn.Linear(inputs, hidden), nn.ReLU()]
+        inputs = hidden
+    return nn.Sequential(*modules, nn.Linear(inputs, outputs))
+
+
+DYNAMICS = {"residual_mlp": ResidualMLP}

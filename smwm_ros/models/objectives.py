@@ -1,0 +1,48 @@
+"""
+Objective terms: what a world model is trained to do.
+
+A term is a class with one ``forward(model, latents, blocks) -> scalar``; a preset lists terms
+with their weights, and the loss is the weighted sum. Gradients flow through every latent:
+there is no stop-gradient and no target network (SMWM, arXiv 2606.20104).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from smwm_ros.models.world_model import WorldModel
+
+
+class ForwardTerm(nn.Module):
+    """mean (ẑ_{t+1} - z_{t+1})²: the next latent must be predictable."""
+
+    def forward(
+        self,
+        model: WorldModel,
+        latents: Float[Tensor, "batch time+1 latent"],
+        blocks: Float[Tensor, "batch time block"],
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared one-step prediction error."""
+        predicted = model.dynamics(latents[:, :-1], blocks)
+        return nn.functional.mse_loss(predicted, latents[:, 1:])
+
+
+class InverseTerm(nn.Module):
+    """mean (â_t - a_t)²: two consecutive latents must tell the action between them."""
+
+    def forward(
+        self,
+        model: WorldModel,
+        latents: Float[Tensor, "batch time+1 latent"],
+        blocks: Float[Tensor, "batch time block"],
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the inferred, standardised action block."""
+        inferred = model.inverse(latents[:, :-1], latents[:, 1:])
+        return nn.functional.mse_loss(inferred, blocks)
+
+
+TERMS = {"forward": ForwardTerm, "inverse": InverseTerm}

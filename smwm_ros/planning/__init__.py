@@ -1,0 +1,1 @@
+"""Finding actions whose imagined outcome is the goal: optimisers, costs, receding horizon."""

@@ -1,0 +1,1 @@
+"""Learning a world model from an episode store."""
