@@ -1,0 +1,146 @@
+"""
+The launch files describe the same processes as `smwm up`.
+
+launch_ros is not on PyPI. Where it is installed, the real one executes the launch files here; elsewhere
+a stand-in of the few classes they use does, which shows that the processes and parameters
+agree, but not that launch_ros accepts them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from smwm_ros.errors import ConfigError
+from smwm_ros.stack.description import ProcessSpec, describe
+
+LAUNCH = Path(__file__).parents[1] / "launch"
+HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
+
+
+@dataclass
+class Recorded:
+    """Stands in for an action or description: keeps what it was made with."""
+
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+def stand_in(name: str) -> type[Recorded]:
+    """Return a class that keeps what its constructor got."""
+
+    class StandIn(Recorded):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(arguments, options)
+
+    StandIn.__name__ = name
+    return StandIn
+
+
+@dataclass
+class Context:
+    launch_configurations: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture
+def launch_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the stand-ins where the real modules are not."""
+    if not HAS_LAUNCH_ROS:
+        contents = {
+            "launch": {"LaunchDescription": stand_in("LaunchDescription"), "LaunchContext": Context},
+            "launch.actions": {
+                n: stand_in(n) for n in ("DeclareLaunchArgument", "OpaqueFunction", "Shutdown")
+            },
+            "launch_ros": {},
+            "launch_ros.actions": {"Node": stand_in("Node")},
+            "launch_ros.parameter_descriptions": {"ParameterValue": stand_in("ParameterValue")},
+        }
+        for name, members in contents.items():
+            module = ModuleType(name)
+            vars(module).update(members)
+            monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "smwm_ros.nodes.launching", raising=False)
+    yield
+    sys.modules.pop("smwm_ros.nodes.launching", None)
+
+
+def run_launch_file(stack: str, given: dict[str, str]) -> list[ProcessSpec]:
+    """Execute a launch file as `ros2 launch` does, but start nothing; return the processes it asks for."""
+    spec = importlib.util.spec_from_file_location("launch_file", LAUNCH / f"{stack}.launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file)
+    description = file.generate_launch_description()
+    return _with_real(description, given) if HAS_LAUNCH_ROS else _with_stand_in(description, given)
+
+
+def _with_stand_in(description: Recorded, given: dict[str, str]) -> list[ProcessSpec]:
+    *declared, start = description.arguments[0]
+    defaults = {argument.arguments[0]: argument.options["default_value"] for argument in declared}
+    nodes = start.options["function"](SimpleNamespace(launch_configurations={**defaults, **given}))
+    return [
+        ProcessSpec(
+            name=node.options["name"],
+            module=f"smwm_ros.nodes.{node.options['executable']}",
+            parameters={key: value.arguments[0] for key, value in node.options["parameters"][0].items()},
+            namespace=node.options["namespace"],
+        )
+        for node in nodes
+    ]
+
+
+def _with_real(description: Any, given: dict[str, str]) -> list[ProcessSpec]:
+    from launch import LaunchContext  # noqa: PLC0415
+    from launch_ros.utilities import evaluate_parameters  # noqa: PLC0415
+
+    context = LaunchContext()
+    context.launch_configurations.update(given)
+    specs = []
+    for entity in description.entities:
+        for node in entity.visit(context) or []:
+            node._perform_substitutions(context)
+            name = node.node_name.rpartition("/")
+            parameters = evaluate_parameters(context, node._Node__parameters)[0]
+            specs.append(
+                ProcessSpec(name[2], f"smwm_ros.nodes.{node.node_executable}", parameters, name[0][1:])
+            )
+    return specs
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    path = tmp_path / "20240607"  # a name that YAML reads as a number
+    path.touch()
+    return str(path)
+
+
+@pytest.mark.parametrize("stack", ["sim", "robot"])
+@pytest.mark.parametrize("lock_step", ["true", "false"])
+def test_launch_files_and_up_start_the_same(launch_modules, checkpoint: str, stack, lock_step):
+    """Launch defaults that differ from the node's, or from the other way to start it."""
+    given = {"checkpoint": checkpoint, "lock_step": lock_step, "namespace": "left", "seed": "3"}
+    assert run_launch_file(stack, given) == describe(stack, given)
+
+
+def test_any_parameter_of_a_node_can_be_set(launch_modules, checkpoint: str):
+    """`ros2 launch smwm_ros sim.launch.py planner.samples:=9`, as with `smwm up`."""
+    specs = run_launch_file(
+        "sim", {"checkpoint": checkpoint, "planner.samples": "9", "planner.cost": "final"}
+    )
+    planner = next(spec for spec in specs if spec.name == "planner")
+    assert planner.parameters["samples"] == 9
+    assert planner.parameters["cost"] == "final"
+
+
+def test_a_wrong_argument_stops_the_launch(launch_modules, checkpoint: str):
+    """Before anything is started."""
+    with pytest.raises(ConfigError, match="lock_step: expected bool"):
+        run_launch_file("sim", {"checkpoint": checkpoint, "lock_step": "maybe"})

@@ -1,0 +1,288 @@
+"""The description of the stacks, and the processes made from it; no ROS in these tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from smwm_ros.errors import CheckpointError, ConfigError, ContractError, StackError
+from smwm_ros.stack.description import (
+    ProcessSpec,
+    StackFile,
+    describe,
+    explain_arguments,
+    load_stack_file,
+    parse_settings,
+)
+from smwm_ros.stack.supervisor import Supervisor
+
+ROOT = Path(__file__).parents[1]
+FAKE_NODE = """
+import os, pathlib, signal, sys, time
+from smwm_ros.stack.notify import notify_ready
+mode = sys.argv[sys.argv.index("-p") + 1].partition(":=")[2].strip('"')
+print("mode", mode)
+if mode == "refuse":
+    sys.exit("the contract is missing")
+if mode == "stubborn":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+if mode != "late":
+    notify_ready()
+if mode == "done":
+    sys.exit(0)
+if mode == "die":
+    time.sleep(0.3)
+    sys.exit("out of memory")
+if mode == "orderly":
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("in good order")
+        sys.exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    path = tmp_path / "model.safetensors"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return a maker of specs whose processes behave as told."""
+    (tmp_path / "fake_node.py").write_text(FAKE_NODE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+
+    def make(mode: str, name: str = "", ends: bool = False) -> ProcessSpec:
+        return ProcessSpec(name or mode, "fake_node", {"mode": mode}, ends=ends)
+
+    return make
+
+
+def names(specs: list[ProcessSpec]) -> list[str]:
+    return [spec.name for spec in specs]
+
+
+def test_stacks_hold_the_nodes_of_the_design(checkpoint: str):
+    """The robot stack is the sim stack without the simulator; recording needs no model."""
+    given = {"checkpoint": checkpoint}
+    sim = names(describe("sim", given))
+    assert sim == ["sim", "perception", "world_model", "planner", "action"]
+    assert names(describe("robot", given)) == sim[1:]
+    assert names(describe("record", {"bag": "x"})) == ["recorder", "sim", "explorer", "action"]
+    assert names(describe("sim", {**given, "bag": "x"})) == ["recorder", *sim]
+
+
+def test_every_node_of_the_file_has_a_module():
+    """A node renamed in one place only would be found when a user starts it."""
+    for entry in load_stack_file().nodes:
+        assert (ROOT / "smwm_ros" / "nodes" / f"{entry.name}_node.py").is_file(), entry.name
+
+
+def test_paths_reach_the_nodes_absolute(checkpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Nodes may run in another directory than the user's."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "config/robots/reacher.yaml", tmp_path / "mine.yaml")
+    given = {"contract": "mine.yaml", "checkpoint": Path(checkpoint).name, "bag": "run"}
+    specs = {spec.name: spec for spec in describe("sim", given)}
+    assert specs["perception"].parameters["contract"] == str(tmp_path / "mine.yaml")
+    assert specs["perception"].parameters["checkpoint"] == checkpoint
+    assert specs["recorder"].parameters["bag"] == str(tmp_path / "run")
+
+
+def test_lock_step_brings_its_settings_unless_they_are_given(checkpoint: str):
+    """Lock-step with best-effort sensors loses the one image it waits for, and hangs."""
+    given = {"checkpoint": checkpoint, "lock_step": True}
+    sim = describe("sim", given)[0].parameters
+    assert (sim["use_sim_time"], sim["sensor_reliability"]) == (True, "reliable")
+    sim = describe("sim", {**given, "sensor_reliability": "best_effort"})[0].parameters
+    assert (sim["use_sim_time"], sim["sensor_reliability"]) == (True, "best_effort")
+    sim = describe("sim", {"checkpoint": checkpoint})[0].parameters
+    assert (sim["use_sim_time"], sim["sensor_reliability"]) == (False, "best_effort")
+
+
+def test_text_is_read_as_the_arguments_type(checkpoint: str):
+    """Launch files and command lines give everything as text."""
+    arguments, overrides = parse_settings(
+        [("lock_step", "true"), ("seed", "7"), ("checkpoint", checkpoint), ("planner.samples", "64")]
+    )
+    specs = {spec.name: spec.parameters for spec in describe("sim", arguments, overrides)}
+    assert specs["sim"]["lock_step"] is True
+    assert specs["sim"]["seed"] == 7
+    assert specs["planner"]["samples"] == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overrides", "error", "says"),
+    [
+        ({"lockstep": True}, {}, ConfigError, "lockstep"),
+        ({"seed": "many"}, {}, ConfigError, "seed: expected int, found 'many'"),
+        ({}, {"driver": {"x": 1}}, ConfigError, "no node driver"),
+        ({"contract": "nobody"}, {}, ContractError, "reacher"),
+        ({"checkpoint": "/nowhere/model"}, {}, CheckpointError, "/nowhere/model: no such file"),
+    ],
+)
+def test_what_cannot_be_described_is_refused(checkpoint: str, arguments, overrides, error, says):
+    """Before any process is started, and with the name of what is wrong."""
+    with pytest.raises(error, match=says):
+        describe("sim", {"checkpoint": checkpoint, **arguments}, overrides)
+
+
+def test_parameters_keep_their_type_on_the_command_line():
+    """A namespace of digits must stay text, and 2.0 a float: rcl reads the values as YAML."""
+    spec = ProcessSpec("sim", "m.sim_node", {"text": "12", "flag": True, "real": 2.0, "none": ""}, "robot1")
+    arguments = spec.ros_arguments
+    assert spec.executable == "sim_node"
+    assert "__ns:=/robot1" in arguments
+    values = dict(a.split(":=", 1) for a in arguments[1:] if not a.startswith(("-", "__")))
+    assert {k: yaml.safe_load(v) for k, v in values.items()} == spec.parameters
+    assert type(yaml.safe_load(values["real"])) is float
+
+
+def test_defaults_that_lock_step_changes_are_shown_empty():
+    """A launch argument's default counts as given, and would undo lock-step's."""
+    shown = {name: (default, text) for name, default, text in explain_arguments(load_stack_file())}
+    assert shown["sensor_reliability"][0] == ""
+    assert "default best_effort; in lock-step reliable" in shown["sensor_reliability"][1]
+    assert shown["lock_step"][0] == "false"
+
+
+def test_a_description_with_an_unknown_key_is_refused(tmp_path: Path):
+    """A misspelt `needs` would start the recorder for everyone."""
+    path = tmp_path / "stack.yaml"
+    path.write_text("arguments: {}\nlock_step: {}\nnodes:\n  - {name: sim, stacks: [sim], need: bag}\n")
+    with pytest.raises(ConfigError, match="need"):
+        load_stack_file(path)
+
+
+def test_a_parameter_must_name_an_argument():
+    """`$seeed` would reach the node as text."""
+    source = load_stack_file().model_dump()
+    source["nodes"][0]["parameters"]["contract"] = "$contrakt"
+    with pytest.raises(ConfigError, match=r"\$contrakt is not an argument"):
+        describe("record", {"bag": "x"}, source=StackFile.model_validate(source))
+
+
+def watch(stack: Supervisor) -> None:
+    """Look after the processes until one is found dead."""
+    for _ in range(200):
+        stack.check()
+        time.sleep(0.05)
+
+
+def test_supervisor_starts_waits_and_ends(fake, tmp_path: Path):
+    """Processes get SIGINT first, so that they can say their last word."""
+    ready: list[str] = []
+    with Supervisor([fake("orderly"), fake("orderly", "second")], logs=tmp_path / "logs") as stack:
+        stack.wait_ready(20, ready.append)
+        stack.check()
+        processes = [psutil.Process(pid) for pid in stack.processes.values()]
+    assert sorted(ready) == ["orderly", "second"]
+    assert not any(process.is_running() for process in processes)
+    assert "in good order" in (tmp_path / "logs" / "second.log").read_text()
+
+
+def test_one_that_refuses_to_start_tells_why_and_takes_the_others_along(fake, tmp_path: Path):
+    """The reason is in a log file that nobody would look into."""
+    with Supervisor([fake("orderly"), fake("refuse")], logs=tmp_path) as stack:
+        pid = stack.processes["orderly"]
+        with pytest.raises(
+            StackError, match=r"refuse ended with code 1.*\n.*mode refuse\n.*contract is missing"
+        ):
+            stack.wait_ready(20)
+    assert not psutil.pid_exists(pid)
+
+
+def test_one_that_dies_later_is_noticed(fake, tmp_path: Path):
+    """A stack with a dead planner looks alive from outside."""
+    with Supervisor([fake("die"), fake("orderly")], logs=tmp_path) as stack:
+        stack.wait_ready(20)
+        with pytest.raises(StackError, match=r"die ended with code 1.*\n.*\n.*out of memory"):
+            watch(stack)
+
+
+def test_one_that_is_killed_is_noticed(fake, tmp_path: Path):
+    """A signal is no exit code; the message names it."""
+    with Supervisor([fake("orderly")], logs=tmp_path) as stack:
+        stack.wait_ready(20)
+        os.kill(stack.processes["orderly"], signal.SIGKILL)
+        with pytest.raises(StackError, match="SIGKILL"):
+            watch(stack)
+
+
+def test_one_that_may_end_is_no_fault(fake, tmp_path: Path):
+    """The explorer ends when its episodes are done; everything else must not."""
+    with Supervisor([fake("done", ends=True), fake("orderly")], logs=tmp_path) as stack:
+        stack.wait_ready(20)
+        while not stack.finished("done"):
+            time.sleep(0.02)
+        stack.check()
+        assert not stack.finished("orderly")
+    with (
+        Supervisor([fake("done")], logs=tmp_path) as stack,
+        pytest.raises(StackError, match="ended with code 0"),
+    ):
+        watch(stack)
+
+
+def test_one_that_is_never_ready_is_given_up(fake, tmp_path: Path):
+    """Waiting for ever is no answer."""
+    late = pytest.raises(StackError, match="late was not ready after 1 s")
+    with Supervisor([fake("late")], logs=tmp_path) as stack, late:
+        stack.wait_ready(1)
+
+
+def test_one_that_will_not_end_is_killed(fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A node stuck in a driver ignores signals."""
+    monkeypatch.setattr(
+        "smwm_ros.stack.supervisor.GRACE",
+        ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)),
+    )
+    with Supervisor([fake("stubborn")], logs=tmp_path) as stack:
+        stack.wait_ready(20)
+        pid = stack.processes["stubborn"]
+    assert not psutil.pid_exists(pid)
+
+
+def test_nothing_outlives_a_killed_supervisor(fake, tmp_path: Path):
+    """After a SIGKILL nobody is left to clean up: the kernel ends the nodes."""
+    script = """
+import json, pathlib, sys, time
+from smwm_ros.stack.description import ProcessSpec
+from smwm_ros.stack.supervisor import Supervisor
+with Supervisor([ProcessSpec("x", "fake_node", {"mode": "sleep"})], logs=pathlib.Path(sys.argv[1])) as stack:
+    stack.wait_ready(20)
+    print(json.dumps(stack.processes), flush=True)
+    time.sleep(60)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(json.loads(parent.stdout.readline())["x"])
+    parent.kill()
+    parent.wait(10)
+    parent.stdout.close()
+    _, alive = psutil.wait_procs([child], timeout=10)
+    assert not alive
+
+
+def test_log_lines_are_followed(fake, tmp_path: Path):
+    """`smwm up` shows what the nodes say."""
+    with Supervisor([fake("orderly")], logs=tmp_path) as stack:
+        stack.wait_ready(20)
+        assert next(stack.follow()) == ("orderly", "mode orderly")
