@@ -94,6 +94,9 @@ class SmwmNode(LifecycleNode):
     def tear_down(self) -> None:
         """Let go of what ``set_up`` made, as far as it came."""
 
+    def report(self) -> None:
+        """Put into ``monitor`` what the next diagnostics should show; called once a second."""
+
     def value(self, name: str) -> Any:
         """Return the value of a declared parameter."""
         return self.get_parameter(name).value
@@ -171,7 +174,7 @@ class SmwmNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make the diagnostics publisher, then run ``set_up``; undo all if that fails."""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._report, clock=self._steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         result = self._attempt("configure", self.set_up)
         if result == FAILURE:
             self._let_go()
@@ -263,7 +266,8 @@ class SmwmNode(LifecycleNode):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
 
-    def _report(self) -> None:
+    def _publish_diagnostics(self) -> None:
+        self.report()
         message = DiagnosticArray(
             status=[self.monitor.status(self.get_fully_qualified_name(), self.hardware)]
         )

@@ -78,9 +78,13 @@ class Gate(ABC):
             self.counts[reason] += 1
             return None
         if reason:
-            return self._halt(reason, now, steady)
+            return self.refuse(reason, now, steady)
         self._note(plan, now)
         return self._take(plan, now, steady)
+
+    def refuse(self, reason: str, now: int, steady: float) -> Command | None:
+        """Answer a plan that could not even be read: as for any other bad plan."""
+        return self._halt(reason, now, steady)
 
     @abstractmethod
     def step(self, now: int, steady: float) -> Command | None:
