@@ -29,11 +29,14 @@ from smwm_ros.stack.supervisor import Supervisor
 ROOT = Path(__file__).parents[1]
 FAKE_NODE = """
 import os, pathlib, signal, sys, time
-from smwm_ros.stack.notify import notify_ready
+from smwm_ros.stack.notify import notify_failed, notify_ready
 mode = sys.argv[sys.argv.index("-p") + 1].partition(":=")[2].strip('"')
 print("mode", mode)
 if mode == "refuse":
-    sys.exit("the contract is missing")
+    notify_failed("no contract:\\nit is missing")
+    sys.exit(1)
+if mode == "crash":
+    sys.exit("the library is missing")
 if mode == "stubborn":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -197,14 +200,19 @@ def test_supervisor_starts_waits_and_ends(fake, tmp_path: Path):
 
 
 def test_one_that_refuses_to_start_tells_why_and_takes_the_others_along(fake, tmp_path: Path):
-    """The reason is in a log file that nobody would look into."""
+    """The node's own sentence, not the end of a log."""
     with Supervisor([fake("orderly"), fake("refuse")], logs=tmp_path) as stack:
         pid = stack.processes["orderly"]
-        with pytest.raises(
-            StackError, match=r"refuse ended with code 1.*\n.*mode refuse\n.*contract is missing"
-        ):
+        with pytest.raises(StackError, match="refuse could not start: no contract: it is missing"):
             stack.wait_ready(20)
     assert not psutil.pid_exists(pid)
+
+
+def test_one_that_crashes_at_the_start_shows_its_last_lines(fake, tmp_path: Path):
+    """Before it could say anything: the reason is in a log file that nobody would look into."""
+    told = pytest.raises(StackError, match=r"crash ended with code 1.*\n  mode crash\n.*library is missing")
+    with Supervisor([fake("crash")], logs=tmp_path) as stack, told:
+        stack.wait_ready(20)
 
 
 def test_one_that_dies_later_is_noticed(fake, tmp_path: Path):

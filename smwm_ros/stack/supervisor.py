@@ -36,8 +36,21 @@ class _Process:
     spec: ProcessSpec
     process: subprocess.Popen[bytes]
     log: Path
-    ready: socket.socket
+    notices: socket.socket
     is_ready: bool = False
+
+    def listen(self) -> None:
+        """
+        Hear what the process says of itself; see sd_notify(3).
+
+        Raises:
+            StackError: it says that it cannot start.
+        """
+        with contextlib.suppress(BlockingIOError):
+            said = dict(line.split("=", 1) for line in self.notices.recv(65536).decode().splitlines())
+            if "ERRNO" in said:
+                raise StackError(f"{self.spec.name} could not start: {said.get('STATUS')} (log: {self.log})")
+            self.is_ready = said.get("READY") == "1"
 
     def last_lines(self) -> str:
         """Return the end of the log, where the reason usually stands."""
@@ -107,12 +120,11 @@ class Supervisor:
         """
         deadline = time.monotonic() + timeout
         while waiting := [p for p in self._processes if not p.is_ready]:
-            self.check()
             for process in waiting:
-                with contextlib.suppress(BlockingIOError):
-                    process.is_ready = b"READY=1" in process.ready.recv(4096)
+                process.listen()
                 if process.is_ready and progress:
                     progress(process.spec.name)
+            self.check()
             if time.monotonic() > deadline:
                 late = waiting[0]
                 raise StackError(
@@ -166,7 +178,7 @@ class Supervisor:
             except KeyboardInterrupt:
                 steps = steps[-1:]
         for process in self._processes:
-            process.ready.close()
+            process.notices.close()
         self._processes.clear()
 
     def _ended(self, seconds: float) -> bool:
@@ -181,9 +193,9 @@ class Supervisor:
     def _start(self, spec: ProcessSpec) -> _Process:
         # An abstract socket (Linux): no file to clean up, and systemd writes its name with an @.
         address = f"smwm-{os.getpid()}-{id(self)}-{spec.name}"
-        ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        ready.bind("\0" + address)
-        ready.setblocking(False)
+        notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notices.bind("\0" + address)
+        notices.setblocking(False)
         log = self.logs / f"{spec.name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -195,7 +207,7 @@ class Supervisor:
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
             )
-        return _Process(spec, process, log, ready)
+        return _Process(spec, process, log, notices)
 
 
 _libc = ctypes.CDLL(None)
