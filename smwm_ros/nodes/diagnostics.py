@@ -19,14 +19,14 @@ class Monitor:
 
     ``status`` gives the keys ``rate_hz`` (finished pieces of work per second since the last status),
     ``latency_p50_ms`` and ``latency_p99_ms`` (message arrival to publication), one
-    ``dropped.KIND`` or ``fault.KIND`` counter per kind of fault, and whatever ``show`` was given.
+    counter per kind of fault or tally (``dropped.image``), and whatever ``show`` was given.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._done = 0
-        self._faults: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._newest_fault = ""
         self._shown: dict[str, str] = {}
         self._since = time.monotonic()
@@ -40,8 +40,13 @@ class Monitor:
     def fault(self, kind: str, message: str) -> None:
         """Count a fault; the next status is a warning with this message."""
         with self._lock:
-            self._faults[kind] += 1
+            self._counts[kind] += 1
             self._newest_fault = message
+
+    def tally(self, kind: str) -> None:
+        """Count something that is no fault, as an image replaced by a newer one."""
+        with self._lock:
+            self._counts[kind] += 1
 
     def show(self, **values: object) -> None:
         """Set further key/value pairs of the status."""
@@ -51,7 +56,7 @@ class Monitor:
     def count(self, kind: str) -> int:
         """Return how often a kind of fault happened."""
         with self._lock:
-            return self._faults[kind]
+            return self._counts[kind]
 
     def status(self, name: str, hardware: str = "") -> DiagnosticStatus:
         """Return the state since the last call: a warning if there was a fault in between."""
@@ -66,7 +71,7 @@ class Monitor:
                     "latency_p50_ms": f"{p50:.3f}",
                     "latency_p99_ms": f"{p99:.3f}",
                 }
-            values |= {kind: str(count) for kind, count in sorted(self._faults.items())} | self._shown
+            values |= {kind: str(count) for kind, count in sorted(self._counts.items())} | self._shown
             message, self._newest_fault = self._newest_fault, ""
         return DiagnosticStatus(
             level=DiagnosticStatus.WARN if message else DiagnosticStatus.OK,

@@ -162,7 +162,7 @@ class SmwmNode(LifecycleNode):
             except SmwmError as error:
                 return kind.Response(success=False, message=str(error))
             except Exception as error:
-                self._log_exception(f"service {name}", error)
+                self.log_exception(f"service {name}", error)
                 return kind.Response(success=False, message=f"internal error: {error!r}")
 
         self.create_service(kind, name, answer)
@@ -217,7 +217,7 @@ class SmwmNode(LifecycleNode):
             return FAILURE
         except Exception as error:
             self.failure = f"{what} failed: {error!r}"
-            self._log_exception(what, error)
+            self.log_exception(what, error)
             return ERROR
         return SUCCESS
 
@@ -257,12 +257,13 @@ class SmwmNode(LifecycleNode):
             except SmwmError as error:
                 self.fault("fault.message", str(error))
             except Exception as error:
-                self._log_exception(callback.__name__, error)
+                self.log_exception(callback.__name__, error)
                 self.monitor.fault("fault.exception", f"{callback.__name__}: {error!r}")
 
         return call
 
-    def _log_exception(self, what: str, error: Exception) -> None:
+    def log_exception(self, what: str, error: Exception) -> None:
+        """Log an exception that is a defect, with its traceback."""
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
 

@@ -72,7 +72,7 @@ AUTOSTART = Param(
     description="Configure and activate at start; otherwise wait for lifecycle transitions.",
 )
 CONTRACT = Param(name="contract", default="", description="Path of the robot contract (YAML).")
-CHECKPOINT = Param(name="checkpoint", default="", description="Path of the checkpoint directory.")
+CHECKPOINT = Param(name="checkpoint", default="", description="Path of the checkpoint (.safetensors).")
 DEVICE = Param(
     name="device",
     default="auto",

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from smwm_ros.contract import Contract
+from smwm_ros.data.alignment import ActionHistory, Tick, TickGate
+from smwm_ros.errors import DataError
+
+if TYPE_CHECKING:
+    from smwm_ros.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,3 +47,105 @@ class Belief:
     surprised: bool = False
     observations: int = 1
     """Images since the belief was last initialised."""
+
+
+class BeliefTracker:
+    """
+    Turns latents and the actions really applied into beliefs, one per tick.
+
+    The belief is the newest latent. Beside it stands the surprise: the error of the prediction from
+    the latent one model step (k ticks) ago with the actions applied since, which are found by the
+    same code that the training data was made with. It is NaN while that step is not wholly known. The
+    belief is ``surprised`` once the surprise has stayed above a threshold for some ticks; as the
+    steps of neighbouring ticks overlap, one jolt alone keeps it there for k ticks.
+    """
+
+    def __init__(self, contract: Contract, model: Checkpoint, *, threshold: float, patience: int) -> None:
+        """
+        Start without any observation.
+
+        Args:
+            contract: the robot.
+            model: the world model.
+            threshold: surprise, in validation medians, that counts as high.
+            patience: ticks for which it must be high.
+        """
+        self._model = model
+        self._threshold = threshold
+        self._patience = patience
+        self._ticks = TickGate(contract)
+        self._actions = ActionHistory()
+        self._latents: deque[Latent] = deque(maxlen=contract.block + 1)
+        self._high = 0
+        self._belief: Belief | None = None
+
+    def apply(self, stamp: int, action: NDArray[np.float64]) -> None:
+        """Take note of an action, shape (A,), in contract units, applied from ``stamp`` (ns) on."""
+        self._actions.append(stamp, action)
+
+    def observe(self, latent: Latent) -> tuple[Belief | None, str]:
+        """
+        Take a latent.
+
+        Returns:
+            The belief, and why it was initialised anew, if it was. The belief is None for an image
+            that lies between two ticks; for one that is shown again it is the same as before.
+
+        Raises:
+            DataError: of another model, of another size, or not finite.
+        """
+        self._check(latent)
+        last = self._ticks.last
+        tick = self._ticks.offer(latent.stamp)
+        if tick is Tick.SURPLUS:
+            return None, ""
+        if tick is Tick.DUPLICATE:
+            return self._belief, ""
+        reason = ""
+        if tick is Tick.START:
+            if last is not None:
+                seconds = (latent.stamp - last) * 1e-9
+                reason = f"gap of {seconds:.3f} s" if seconds > 0 else f"stamp jumped back {-seconds:.3f} s"
+            if last is not None and latent.stamp < last:
+                self._actions.clear()
+            self._latents.clear()
+            self._high = 0
+        self._latents.append(latent)
+        surprise = self._surprise()
+        self._high = self._high + 1 if surprise > self._threshold else 0
+        self._belief = Belief(
+            stamp=latent.stamp,
+            evidence=latent.stamp,
+            frame_id=latent.frame_id,
+            model=latent.model,
+            latent=latent.values,
+            surprise=surprise,
+            surprised=self._high >= self._patience,
+            observations=1 if tick is Tick.START or self._belief is None else self._belief.observations + 1,
+        )
+        return self._belief, reason
+
+    def _surprise(self) -> float:
+        if len(self._latents) < (self._latents.maxlen or 0):
+            return float("nan")
+        stamps = [latent.stamp for latent in self._latents]
+        block = [self._actions.hold(a, b) for a, b in pairwise(stamps)]
+        if any(action is None or not np.isfinite(action).all() for action in block):
+            return float("nan")
+        return self._model.surprise(
+            self._latents[0].values, np.array(block, np.float64), self._latents[-1].values
+        )
+
+    def _check(self, latent: Latent) -> None:
+        if latent.model != self._model.id:
+            raise DataError(
+                f"latent of the model {latent.model!r}, expected {self._model.id!r}; "
+                "start perception and world model with the same checkpoint"
+            )
+        if latent.values.shape != (self._model.latent_size,):
+            raise DataError(
+                f"latent of {latent.values.size} numbers, expected {self._model.latent_size} "
+                f"for the model {self._model.id!r}"
+            )
+        if not np.isfinite(latent.values).all():
+            raise DataError("latent is not finite; look at the images that perception gets")
