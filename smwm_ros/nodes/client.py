@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import rclpy
 from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
@@ -20,8 +20,8 @@ from smwm_ros.action import ReachGoal
 from smwm_ros.contract import Contract
 from smwm_ros.errors import StackError
 from smwm_ros.messages import decode_image, encode_image, from_time, image_type, to_duration
-from smwm_ros.msg import Belief
-from smwm_ros.nodes.qos import NEWEST
+from smwm_ros.msg import Belief, PlannerStatus
+from smwm_ros.nodes.qos import LATCHED, NEWEST
 from smwm_ros.srv import Reset
 
 SPIN = 0.05
@@ -86,7 +86,7 @@ class RobotClient:
         contract: Contract,
         *,
         namespace: str = "",
-        lock_step: bool = False,
+        reliable: bool = False,
         images: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -96,7 +96,7 @@ class RobotClient:
         Args:
             contract: of the robot.
             namespace: of its nodes.
-            lock_step: its sensor topics are reliable, and time comes from /clock.
+            reliable: whether its sensor topics are, as in lock-step; then no message is lost.
             images: collect camera images, too.
             check: called while waiting; raises when it is no use to wait, as ``Supervisor.check`` does.
         """
@@ -106,6 +106,7 @@ class RobotClient:
         self.images: list[tuple[int, NDArray[np.uint8]]] = []
         """(stamp in ns, RGB image), if asked for."""
         self.belief: Belief | None = None
+        self.status: PlannerStatus | None = None
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
         self.node = rclpy.create_node(
@@ -114,21 +115,21 @@ class RobotClient:
             context=self._context,
             enable_rosout=False,
             start_parameter_services=False,
-            parameter_overrides=[Parameter("use_sim_time", value=lock_step)],
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         sensor = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=100,
-            reliability=ReliabilityPolicy.RELIABLE if lock_step else ReliabilityPolicy.BEST_EFFORT,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
         observation = contract.observation
         if observation.joints:
             self.listen(JointState, observation.joints.topic, self._on_joints, sensor)
         if images:
             self.listen(image_type(contract), observation.image.topic, self._on_image, sensor)
-        self.listen(Belief, "belief", self._on_belief, NEWEST)
+        self.listen(Belief, "belief", partial(setattr, self, "belief"), NEWEST)
+        self.listen(PlannerStatus, "planner_status", partial(setattr, self, "status"), LATCHED)
         self._goals = ActionClient(self.node, ReachGoal, "reach_goal")
         self._reset = self.node.create_client(Reset, "sim/reset")
 
@@ -283,6 +284,3 @@ class RobotClient:
 
     def _on_image(self, message: Any) -> None:
         self.images.append((from_time(message.header.stamp), decode_image(self.contract, message)))
-
-    def _on_belief(self, message: Belief) -> None:
-        self.belief = message

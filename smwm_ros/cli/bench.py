@@ -1,0 +1,74 @@
+"""`smwm bench`: how fast things are."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smwm_ros.cli.options import Checkpoint, Json, Robot
+from smwm_ros.cli.output import console, progress_bar, show_result
+
+app = typer.Typer(help="Measure how fast things are.", no_args_is_help=True)
+
+Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure.")]
+GOALS = 10
+
+
+@app.command()
+def latency(
+    seconds: Seconds = 60.0, robot: Robot = "reacher", checkpoint: Checkpoint = None, as_json: Json = False
+) -> None:
+    """From the camera's stamp to the command that rests on it: the whole stack, in real time."""
+    from smwm_ros.cli.environment import isolate
+    from smwm_ros.nodes.client import RobotClient
+    from smwm_ros.nodes.latency import measure_latency
+    from smwm_ros.resources import find_contract
+    from smwm_ros.stack.description import describe
+    from smwm_ros.stack.supervisor import Supervisor
+    from smwm_ros.tasks import make_task
+
+    isolate()
+    contract = find_contract(robot)
+    specs = describe("sim", {"contract": robot, "checkpoint": str(checkpoint or "")})
+    with (
+        tempfile.TemporaryDirectory(prefix="smwm-logs-") as logs,
+        Supervisor(specs, logs=Path(logs)) as stack,
+        progress_bar() as bar,
+    ):
+        step = bar.add_task("starting the stack", total=None)
+        task = make_task(contract)
+        goals = [task.reset(seed=number)[0]["pixels"] for number in range(GOALS)]
+        stack.wait_ready()
+        with RobotClient(contract, check=stack.check) as client:
+            client.wait_ready()
+            bar.update(step, description="measuring (s)", total=round(seconds))
+            figures = measure_latency(
+                client, goals, seconds, lambda done: bar.update(step, completed=round(done))
+            )
+    show_result({**figures, "rate_hz": contract.rate}, as_json, "camera stamp to command")
+
+
+@app.command()
+def sim(seconds: Seconds = 5.0, robot: Robot = "reacher", as_json: Json = False) -> None:
+    """Frames per second of the simulated robot, without ROS."""
+    from smwm_ros.cli.bench_sim import bench_sim
+
+    with console.status("simulating ..."):
+        figures = bench_sim(seconds, robot)
+    show_result(figures, as_json, "simulator")
+
+
+@app.command()
+def ingest(
+    frames: Annotated[int, typer.Option(min=1000, help="In the bag that is made for it.")] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Frames per second from a bag into the episode store."""
+    from smwm_ros.cli.bench_ingest import bench_ingest
+
+    with console.status("writing and reading a bag ..."):
+        figures = bench_ingest(frames)
+    show_result(figures, as_json, "ingest")

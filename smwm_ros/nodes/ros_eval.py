@@ -1,0 +1,93 @@
+"""The closed-loop protocol through the ROS graph: the whole stack in lock-step, in its own processes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smwm_ros.errors import StackError
+from smwm_ros.evaluation.protocol import Pair, Pairs, Progress, Rollouts
+from smwm_ros.nodes.client import RobotClient
+from smwm_ros.planning.mpc import PlannerConfig
+from smwm_ros.stack.description import describe
+from smwm_ros.stack.supervisor import Supervisor
+from smwm_ros.tasks.base import RobotTask
+
+PATIENCE = 300.0
+"""Steady seconds that one pair may take; planning may be slow, and time stands still meanwhile."""
+
+
+def run_through_ros(
+    task: RobotTask,
+    robot: str,
+    checkpoint: Path,
+    config: PlannerConfig,
+    problems: Pairs,
+    seed: int = 0,
+    progress: Progress = lambda done: None,
+    logs: Path | None = None,
+) -> Rollouts:
+    """
+    Let the planner node work on each pair; the counterpart of ``run_planner``, which needs no ROS.
+
+    Args:
+        task: tells what the states are; the robot itself is simulated by the sim node.
+        robot: name or path of its contract.
+        checkpoint: path.
+        config: of the planner.
+        problems: the pairs.
+        seed: of the planner.
+        progress: called after each pair with the number done.
+        logs: directory for the log files of the processes; a temporary one if absent.
+
+    Raises:
+        StackError: a process died, or did not answer.
+    """
+    specs = describe(
+        "sim",
+        {"contract": robot, "checkpoint": str(checkpoint), "lock_step": True, "seed": seed},
+        {"planner": config.model_dump()},
+    )
+    seconds: list[float] = []
+    trajectories = []
+    with (
+        Supervisor(specs, logs=logs or Path(tempfile.mkdtemp(prefix="smwm-logs-"))) as stack,
+        RobotClient(task.contract, reliable=True, check=stack.check) as client,
+    ):
+        stack.wait_ready()
+        client.wait_ready()
+        for number, pair in enumerate(problems.pairs):
+            states, solve_times = run_pair(client, task, pair, problems.budget)
+            trajectories.append(states)
+            seconds += solve_times
+            progress(number + 1)
+        status = client.status
+    return Rollouts(np.stack(trajectories), np.array(seconds), status.evaluations if status else 0)
+
+
+def run_pair(
+    client: RobotClient, task: RobotTask, pair: Pair, budget: int
+) -> tuple[NDArray[np.float64], list[float]]:
+    """
+    Reset to the start, send the goal, and watch the joints.
+
+    Returns:
+        The states at the ticks 0 (before the first action) to ``budget``, shape (budget + 1, S), and
+        the seconds that each plan took.
+    """
+    contract = client.contract
+    begin = client.reset(pair.start_state)
+    # One tick more than is judged: the planner must not end the goal before the last action.
+    goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=(budget + 1) * contract.period)
+    client.wait_until(lambda: goal.done, PATIENCE, "end of the goal")
+    client.wait_until(lambda: len(client.joints) > budget, PATIENCE, "joint state of the last tick")
+    rows = client.joints[: budget + 1]
+    expected = begin + contract.period_ns * np.arange(budget + 1)
+    if [row.stamp for row in rows] != expected.tolist():
+        raise StackError("joint states of this pair are not one control period apart: some were lost")
+    names = contract.observation.joints.names
+    states = np.stack([row.as_state(names, task.state_names) for row in rows])
+    return states, [feedback.solve_time for feedback in goal.feedback]
