@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from smwm_ros.errors import ContractError
+from smwm_ros.validation import Settings, parse, read_text
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -40,13 +40,7 @@ COMMAND_FIELDS: dict[str, str] = {
 }
 
 
-class Part(BaseModel):
-    """A part of the contract: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageStream(Part):
+class ImageStream(Settings):
     """The camera: what it sends, and the square that the encoder sees of it."""
 
     topic: Topic
@@ -72,20 +66,20 @@ class ImageStream(Part):
         return self
 
 
-class DepthStream(Part):
+class DepthStream(Settings):
     """A depth image aligned with the camera: 32FC1 in metres or 16UC1 in millimetres."""
 
     topic: Topic
     encoding: Literal["32FC1", "16UC1"] = "32FC1"
 
 
-class InfoStream(Part):
+class InfoStream(Settings):
     """The camera's calibration (sensor_msgs/msg/CameraInfo)."""
 
     topic: Topic
 
 
-class JointStream(Part):
+class JointStream(Settings):
     """Joint states (sensor_msgs/msg/JointState): the names that matter, in this order."""
 
     topic: Topic
@@ -99,7 +93,7 @@ class JointStream(Part):
         return names
 
 
-class Observation(Part):
+class Observation(Settings):
     """What the robot senses. Only the image is needed to learn and to plan."""
 
     image: ImageStream
@@ -108,7 +102,7 @@ class Observation(Part):
     joints: JointStream | None = None
 
 
-class Dimension(Part):
+class Dimension(Settings):
     """One number of the action: where it goes in the command message, and its limits."""
 
     field: str
@@ -126,7 +120,7 @@ class Dimension(Part):
         return self
 
 
-class Action(Part):
+class Action(Settings):
     """What the robot accepts, and what it gets when no usable plan is there."""
 
     topic: Topic
@@ -191,7 +185,7 @@ class Action(Part):
         return np.array(self.safe)
 
 
-class Contract(Part):
+class Contract(Settings):
     """One robot. Made by :func:`load_contract` or :func:`parse_contract`."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -257,14 +251,8 @@ def load_contract(path: Path | str) -> Contract:
         ContractError: no such file, not YAML, or not a valid contract; names file, key and reason.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(
-            f"{path}: cannot read the robot contract ({error}). Contracts are YAML files; "
-            "config/robots/reacher.yaml is an example to start from."
-        ) from error
-    return parse_contract(text, str(path))
+    what = "the robot contract; contracts are YAML files such as config/robots/reacher.yaml"
+    return parse_contract(read_text(path, what, ContractError), str(path))
 
 
 def parse_contract(text: str, source: str) -> Contract:
@@ -278,35 +266,7 @@ def parse_contract(text: str, source: str) -> Contract:
     Raises:
         ContractError: not YAML, or not a valid contract; names source, key and reason.
     """
-    try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except Exception as error:  # PyYAML's constructors raise whatever they trip over
-        raise ContractError(f"{source}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ContractError(
-            f"{source}: expected a mapping with the keys {', '.join(Contract.model_fields)}; "
-            f"found {type(content).__name__}"
-        )
-    try:
-        return Contract.model_validate(content)
-    except ValidationError as error:
-        raise ContractError("\n".join(_reason(source, e) for e in error.errors())) from error
-
-
-def _reason(source: str, error: Any) -> str:
-    """Turn one of pydantic's errors into ``file: key: reason``."""
-    key = ".".join(str(part) for part in error["loc"]) or "contract"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        return f"{source}: {key}: unknown key; remove it or correct its spelling"
-    if error["type"] == "missing":
-        return f"{source}: {key}: missing; this key is required"
-    if error["type"] == "value_error":
-        return f"{source}: {key}: {message}"
-    found = error["input"]
-    # Not what is in a collection: through YAML's aliases a small one can be endless to print.
-    shown = f"a {type(found).__name__}" if isinstance(found, (dict, list)) else repr(found)
-    return f"{source}: {key}: {message} (found {shown})"
+    return parse(Contract, text, source, ContractError)
 
 
 def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -320,16 +280,3 @@ def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return [
         leaf for key, value in items for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     ]
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is an error instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-        return super().construct_mapping(node, deep)

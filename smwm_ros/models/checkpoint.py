@@ -23,8 +23,9 @@ from safetensors.torch import save as save_tensors
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError
-from smwm_ros.models.config import ModelConfig, Settings
+from smwm_ros.models.config import ModelConfig
 from smwm_ros.models.world_model import WorldModel
+from smwm_ros.validation import Settings
 
 FORMAT = 1
 LARGEST_FILE = 4 << 30

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smwm_ros.errors import ConfigError
 from smwm_ros.models.dynamics import DYNAMICS
@@ -16,15 +15,10 @@ from smwm_ros.models.encoders import ENCODERS
 from smwm_ros.models.inverse import INVERSES
 from smwm_ros.models.objectives import TERMS
 from smwm_ros.resources import share_directory
+from smwm_ros.validation import Settings, parse, read_text
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class Settings(BaseModel):
-    """Settings are immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Slot(BaseModel):
@@ -113,30 +107,12 @@ def load_model_config(preset: str | Path) -> ModelConfig:
     Raises:
         ConfigError: no such preset, or not a valid one; names file, key and reason.
     """
-    folder = share_directory() / "config" / "models"
-    path = Path(preset) if Path(preset).suffix == ".yaml" else folder / f"{preset}.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise ConfigError(f"{path}: cannot read this preset ({error}); there are {names}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    return parse_model_config(content, str(path))
-
-
-def parse_model_config(content: Any, source: str) -> ModelConfig:
-    """
-    Validate a preset.
-
-    Raises:
-        ConfigError: not a valid preset; names source, key and reason.
-    """
-    try:
-        return ModelConfig.model_validate(content)
-    except ValidationError as error:
-        lines = [
-            f"{source}: {'.'.join(map(str, e['loc'])) or 'preset'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error
+    if Path(preset).suffix == ".yaml":
+        path = Path(preset)
+    else:
+        folder = share_directory() / "config" / "models"
+        path = folder / f"{preset}.yaml"
+        if not path.is_file():
+            names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            raise ConfigError(f"no preset named {str(preset)!r}; there are {names}")
+    return parse(ModelConfig, read_text(path, "this preset", ConfigError), str(path), ConfigError)

@@ -26,6 +26,7 @@ class ConvEncoder(nn.Module):
         channels: tuple[int, ...] = (16, 32, 32),
         hidden: int = 256,
         latent: int = 64,
+        norm: bool = True,
         latent_norm: bool = True,
     ) -> None:
         """
@@ -37,13 +38,15 @@ class ConvEncoder(nn.Module):
             channels: output channels of the convolutions; the first strides 4, the rest 2.
             hidden: width of the hidden layer.
             latent: D, size of the latent.
+            norm: put a BatchNorm after each convolution.
             latent_norm: put a BatchNorm (without scale and shift) on the latent.
         """
         super().__init__()
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise((3 * frames, *channels))):
             kernel, stride = (6, 4) if number == 0 else (3, 2)
-            layers += [nn.Conv2d(before, after, kernel, stride, padding=1), nn.ReLU()]
+            layers.append(nn.Conv2d(before, after, kernel, stride, padding=1, bias=not norm))
+            layers += [nn.BatchNorm2d(after), nn.ReLU()] if norm else [nn.ReLU()]
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
             features = self.convolutions(torch.zeros(1, 3 * frames, size, size)).shape[1]

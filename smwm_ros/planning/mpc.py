@@ -10,25 +10,28 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
-from smwm_ros.models.config import Settings
 from smwm_ros.planning.costs import COSTS
 from smwm_ros.planning.limits import ActionLimits
 from smwm_ros.planning.optimisers import CEM
+from smwm_ros.validation import Settings
 
 
 class PlannerConfig(Settings):
     """Settings of the flat planner; the defaults are the ones the figures were measured with."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)  # the planner node shows them
 
     horizon: Annotated[int, Field(ge=1, le=50)] = 5
     """H, model steps looked ahead."""
     samples: Annotated[int, Field(ge=2, le=65536)] = 64
     """Action sequences drawn per iteration."""
     iterations: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Rounds of drawing and refitting."""
     elites: Annotated[int, Field(ge=2)] = 8
     """Best sequences that the search is refitted to."""
     noise_exponent: Annotated[float, Field(ge=0, le=4)] = 2.0
@@ -38,6 +41,7 @@ class PlannerConfig(Settings):
     std: Annotated[float, Field(gt=0, le=10)] = 1.0
     """Width of the first iteration's noise, in standard deviations of the training actions."""
     cost: Literal["final", "running", "min_over_horizon"] = "running"
+    """Which predicted distances to the goal count."""
     replan: Annotated[int, Field(ge=1, le=1000)] = 1
     """Control ticks played before the next plan."""
 

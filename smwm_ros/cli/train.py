@@ -1,0 +1,62 @@
+"""`smwm train`: a world model from an episode store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smwm_ros.cli.options import Json
+from smwm_ros.cli.output import console, progress_bar, show_result
+from smwm_ros.cli.settings import Settings, override
+
+
+def train(
+    store: Annotated[Path, typer.Argument(help="Episode store, as smwm ingest writes it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the run.")],
+    model: Annotated[str, typer.Option(help="Preset of config/models, or a YAML file.")] = "smwm",
+    seed: Annotated[int, typer.Option(help="Draws weights, split and order.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 …")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's choice.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a world model; leaves model.safetensors, log.csv and curves.png in the folder."""
+    import torch
+
+    from smwm_ros.data.store import EpisodeStore
+    from smwm_ros.errors import ConfigError
+    from smwm_ros.evaluation.curves import plot_training
+    from smwm_ros.models.config import ModelConfig, load_model_config
+    from smwm_ros.training.trainer import train as run
+    from smwm_ros.validation import check
+
+    if threads:
+        torch.set_num_threads(threads)
+    changed = override(load_model_config(model).model_dump(), settings or [])
+    config = check(ModelConfig, changed, "--set", ConfigError)
+    name = Path(model).stem
+    with EpisodeStore(store) as episodes, progress_bar() as bar:
+        task = bar.add_task(f"training {name}", total=config.training.steps)
+
+        def show(step: int, figures: dict[str, float]) -> None:
+            shown = "  ".join(f"{key[4:]} {value:.4f}" for key, value in figures.items() if key[:4] == "val_")
+            bar.update(task, completed=step, description=f"training {name}  {shown}")
+
+        result = run(episodes, name, config, output, seed=seed, device=device, resume=resume, progress=show)
+    plot_training(output / "log.csv", output / "curves.png")
+    console.print(f"checkpoint {result.identity} is in {result.checkpoint}", soft_wrap=True)
+    show_result(
+        {
+            "checkpoint": str(result.checkpoint),
+            "id": result.identity,
+            "seconds": round(result.seconds, 1),
+            "steps": config.training.steps,
+            "seed": seed,
+            **{key: round(value, 6) for key, value in result.figures.items()},
+        },
+        as_json,
+        title=f"smwm train {name}",
+    )
