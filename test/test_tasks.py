@@ -228,7 +228,7 @@ def test_impossible_states_are_refused(task, state):
     task.reset(seed=2)
     before = task.state
     for use in (lambda: task.reset(options={"state": state}), lambda: task.render_state(state)):
-        with pytest.raises(SimulationError, match="state|elbow"):
+        with pytest.raises(SimulationError, match=r"state|elbow"):
             use()
     np.testing.assert_array_equal(task.state, before)
 
