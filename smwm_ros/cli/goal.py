@@ -79,19 +79,17 @@ def goal(
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """
-    Read a picture as RGB.
+    Read a PNG or JPEG file as RGB.
 
     Raises:
-        DataError: there is none.
+        DataError: no such file, or no picture.
     """
-    import cv2
+    from smwm_ros.data.images import decode_compressed
 
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(
-            f"{path}: no picture there, or of a kind that cannot be read; give a PNG or JPEG file"
-        )
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    try:
+        return decode_compressed(path.suffix.removeprefix("."), path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a PNG or JPEG file") from error
 
 
 def render(robot: str, state: str) -> NDArray[np.uint8]:

@@ -273,14 +273,12 @@ class RobotClient:
         self.wait_until(lambda: goal.done, timeout, "end of the cancelled goal")
 
     def _on_joints(self, message: JointState) -> None:
+        stamp = from_time(message.header.stamp)
+        if self.joints and stamp == self.joints[-1].stamp:
+            return  # in lock-step the simulator shows its first state until somebody acts
         order = [message.name.index(name) for name in self.contract.observation.joints.names]
-        self.joints.append(
-            Joints(
-                from_time(message.header.stamp),
-                np.array(message.position)[order],
-                np.array(message.velocity)[order],
-            )
-        )
+        positions, velocities = np.array(message.position)[order], np.array(message.velocity)[order]
+        self.joints.append(Joints(stamp, positions, velocities))
 
     def _on_image(self, message: Any) -> None:
         self.images.append((from_time(message.header.stamp), decode_image(self.contract, message)))
