@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import rclpy.exceptions
+from pydantic import BaseModel
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
@@ -122,3 +123,31 @@ def declare(node: Node, table: Sequence[Param]) -> None:
             node.declare_parameter(param.name, param.default, param.descriptor())
         except rclpy.exceptions.ParameterException as error:
             raise ConfigError(f"{node.get_fully_qualified_name()}: {error}. {param.description}") from error
+
+
+def from_settings(settings: type[BaseModel], *, without: Collection[str] = ()) -> tuple[Param, ...]:
+    """
+    Return a parameter for each field of a settings class, so that ranges and defaults stay in one place.
+
+    Args:
+        settings: fields of plain types, each with a default.
+        without: fields to leave out.
+    """
+    made = []
+    for name, field in settings.model_fields.items():
+        if name in without:
+            continue
+        bounds = {type(bound).__name__.lower(): bound for bound in field.metadata}
+        low = next((getattr(bounds[key], key) for key in ("ge", "gt") if key in bounds), None)
+        high = next((getattr(bounds[key], key) for key in ("le", "lt") if key in bounds), None)
+        made.append(
+            Param(
+                name=name,
+                default=field.default,
+                description=" ".join((field.description or settings.__name__).split()),
+                low=low,
+                high=high,
+                choices=get_args(field.annotation) if get_origin(field.annotation) is Literal else (),
+            )
+        )
+    return tuple(made)
