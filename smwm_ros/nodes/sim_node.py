@@ -61,7 +61,9 @@ class SimNode(SmwmNode):
         """Build the task and the topics."""
         self._contract = self.read_contract()
         self._lock_step = self.value("lock_step")
-        self._task = make_task(self._contract, distractors=self.value("distractors"))
+        # Not every task has distractors: say so only when they are wanted.
+        options = {"distractors": True} if self.value("distractors") else {}
+        self._task = make_task(self._contract, **options)
         self._observation, _ = self._task.reset(seed=self.value("seed"))
 
         action, observation = self._contract.action, self._contract.observation

@@ -201,6 +201,15 @@ def test_bad_command_is_ignored_and_counted(bench, bad):
     assert np.isfinite(bench.states).all()
 
 
+def test_distractors_are_a_parameter(bench):
+    bench.start(SimNode, seed=3, distractors=True)
+    bench.spin(lambda: bench.images)
+    task = make_task(CONTRACT, distractors=True)
+    picture = task.reset(seed=3)[0]["pixels"]
+    task.close()
+    np.testing.assert_array_equal(decode_image(CONTRACT, bench.images[0]), picture)
+
+
 def test_reset_shows_as_a_gap(bench):
     """An episode that goes on across a reset teaches the model a teleport."""
     bench.start(SimNode)
