@@ -13,10 +13,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
 MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+STARTED = time.monotonic()
+"""When the command line began, steady seconds."""
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ, prefix: str = sys.prefix) -> None:

@@ -17,9 +17,7 @@ def evaluate(
     checkpoint: Checkpoint = None,
     pairs: Annotated[int, typer.Option(min=1, help="Start-goal pairs, none solved at the start.")] = 100,
     pair_seed: Annotated[int, typer.Option(help="Draws the pairs.")] = 0,
-    offset: Annotated[
-        int, typer.Option(min=1, help="Ticks from start to goal; the budget is twice.")
-    ] = 25,
+    offset: Annotated[int, typer.Option(min=1, help="Ticks from start to goal; the budget is twice.")] = 25,
     threshold: Annotated[
         Optional[list[float]],  # noqa: UP045 - typer evaluates it
         typer.Option(help="Largest error that counts as reached; the first is the headline's."),

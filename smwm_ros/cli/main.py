@@ -12,9 +12,14 @@ from typing import NoReturn
 
 import typer
 
-from smwm_ros.cli import environment
+from smwm_ros.cli import bench, data, environment
+from smwm_ros.cli.demo import demo
 from smwm_ros.cli.doctor import doctor
+from smwm_ros.cli.eval import evaluate
+from smwm_ros.cli.goal import goal
 from smwm_ros.cli.output import console
+from smwm_ros.cli.reproduce import reproduce
+from smwm_ros.cli.train import train
 from smwm_ros.cli.up import up
 from smwm_ros.errors import SmwmError
 
@@ -27,11 +32,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure how fast things are.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
-
 app.command()(doctor)
 app.command()(up)
+app.command()(goal)
+app.command()(data.record)
+app.command()(data.ingest)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(demo)
+app.command()(reproduce)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> NoReturn:
