@@ -20,7 +20,7 @@ demo: venv
 	.venv/bin/smwm demo
 
 reproduce: venv
-	.venv/bin/smwm reproduce
+	.venv/bin/smwm reproduce --output runs/reproduce-$(shell date +%Y%m%d-%H%M%S)
 
 test: lint
 	$(python) -m pytest
