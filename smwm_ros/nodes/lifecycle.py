@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -281,19 +282,23 @@ def run(make_node: Callable[[], SmwmNode]) -> None:
     Be the process of one node: start it, spin until a signal or ``finish``, end in good order.
 
     SIGINT and SIGTERM end the process with exit code 0 after the node's ``stop`` and ``tear_down``
-    have run; a second one ends it at once. The exit code is 1 if the node could not start. Child
-    processes of a node inherit that these two signals are blocked.
+    have run; a second one ends it at once. The exit code is 1 if the node could not start.
     """
-    # rclpy's own handlers would shut the context down before the node could say its last word;
-    # Python's would run only once rcl_wait returns. Waiting in a thread avoids both.
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # rclpy's own handlers would shut the context down before the node could say its last word, and
+    # Python's run only once rcl_wait returns. The interpreter's note in a socket comes at once, and
+    # whichever thread the signal reached: libraries (OpenBLAS) have started some while being imported.
     signalled: Future[int] = Future()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
     def wait_for_signals() -> None:
-        signal.sigwait(signals)
+        reader.recv(1)
         signalled.set_result(0)
-        os._exit(128 + signal.sigwait(signals))
+        if second := reader.recv(1):  # nothing comes where the process has ended meanwhile
+            os._exit(128 + second[0])
 
     threading.Thread(target=wait_for_signals, name="signals", daemon=True).start()
     sys.exit(_spin(make_node, signalled))
