@@ -66,7 +66,7 @@ def aligned_rows(
         topics.append(find_topic(bag, observation.joints.topic, JOINT_STATE_TYPE, namespace))
     total = bag.count(topics)
     for done, (topic, _, message) in enumerate(bag.messages(topics)):
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        stamp = stamp_of(message)
         if topic == images:
             yield from aligner.add_image(stamp, message)
         elif topic == actions:
@@ -119,6 +119,12 @@ def find_topic(bag: BagReader, topic: str, kind: str, namespace: str = "") -> st
             "correct the contract"
         )
     return found[0]
+
+
+def stamp_of(message: Any) -> int:
+    """Return the stamp of a message with a header, in nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 class JointReader:

@@ -18,19 +18,16 @@ from typing_extensions import Self
 from smwm_ros.data.message_types import message_types
 from smwm_ros.errors import DataError
 
-FLUSH_NS = 500_000_000
-"""Time of reception that one chunk spans at most: what a killed recorder can lose."""
-
 
 class BagWriter:
     """
     A bag that is being written; use it as a context manager.
 
-    Messages are gathered in chunks (zstd or plain). A chunk goes to the operating system when it is
-    1 MiB large or ``FLUSH_NS`` old, whichever comes first, so a process that is killed loses no more
-    than the last one. ``rosbags`` does the writing: it takes serialized messages as they are, it is
-    what reads the bags anyway, and its chunks can be closed early, which the ``mcap`` package does
-    not offer.
+    Messages are gathered in chunks (zstd or plain) of 1 MiB. ``flush`` ends one early and hands it to
+    the operating system: a process that is killed loses no more than what came since then.
+
+    ``rosbags`` does the writing: it takes serialized messages as they are, it is what reads the bags
+    anyway, and its chunks can be ended early, which the ``mcap`` package does not offer.
     """
 
     def __init__(
@@ -55,7 +52,6 @@ class BagWriter:
         self.counts: dict[str, int] = {}
         """Messages written so far, by topic."""
         self._connections: dict[str, Connection] = {}
-        self._chunk_start: int | None = None
         self._received = 0
         with self._errors_named():
             self._writer = Writer(self.path, version=9, storage_plugin=StoragePlugin.MCAP)
@@ -109,10 +105,6 @@ class BagWriter:
         with self._errors_named():
             self._writer.write(self._connections[topic], self._received, data)
         self.counts[topic] += 1
-        if self._chunk_start is None:
-            self._chunk_start = self._received
-        elif self._received - self._chunk_start >= FLUSH_NS:
-            self.flush()
 
     def flush(self) -> None:
         """
@@ -127,7 +119,6 @@ class BagWriter:
             if storage.chunk.msgs:
                 storage.close_chunk()
             storage.bio.flush()
-        self._chunk_start = None
 
     def close(self) -> None:
         """
@@ -173,22 +164,26 @@ class BagWriter:
 def _metadata_at_start(path: Path, custom_data: dict[str, str]) -> dict[str, Any]:
     """Describe a bag that is empty so far, in version 9 of rosbag2's metadata."""
     name = f"{path.name}.mcap"
-    start = {
-        "starting_time": {"nanoseconds_since_epoch": 0},
-        "duration": {"nanoseconds": 0},
-        "message_count": 0,
-    }
     return {
         "rosbag2_bagfile_information": {
             "version": 9,
             "storage_identifier": "mcap",
             "relative_file_paths": [name],
-            **start,
+            **_span(),
             "topics_with_message_count": [],
             "compression_format": "",
             "compression_mode": "",
-            "files": [{"path": name, **start}],
+            "files": [{"path": name, **_span()}],
             "custom_data": custom_data or None,
             "ros_distro": "rosbags",
         }
+    }
+
+
+def _span() -> dict[str, Any]:
+    """Return the time that no message spans; anew each time, as YAML would refer back to the same object."""
+    return {
+        "starting_time": {"nanoseconds_since_epoch": 0},
+        "duration": {"nanoseconds": 0},
+        "message_count": 0,
     }
