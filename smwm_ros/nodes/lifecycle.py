@@ -295,10 +295,11 @@ def run(make_node: Callable[[], SmwmNode]) -> None:
         signal.signal(number, lambda *_: None)
 
     def wait_for_signals() -> None:
-        reader.recv(1)
-        signalled.set_result(0)
-        if second := reader.recv(1):  # nothing comes where the process has ended meanwhile
-            os._exit(128 + second[0])
+        # Nothing comes once the process has ended meanwhile.
+        if reader.recv(1):
+            signalled.set_result(0)
+            if second := reader.recv(1):
+                os._exit(128 + second[0])
 
     threading.Thread(target=wait_for_signals, name="signals", daemon=True).start()
     sys.exit(_spin(make_node, signalled))

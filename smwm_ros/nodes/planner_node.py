@@ -60,7 +60,7 @@ LIMITS = (
     ),
     Param(
         name="belief_timeout",
-        default=1.0,
+        default=2.0,
         low=0.0,
         description="Steady seconds without a usable belief until a goal is given up.",
     ),
@@ -146,7 +146,7 @@ class PlannerNode(ModelNode):
         self._tasks: dict[bytes, Task] = {}
         self._sequence = 0
         self._newest: msg.Plan | None = None
-        self._status = msg.PlannerStatus(state=msg.PlannerStatus.IDLE, message="no goal")
+        self._status = msg.PlannerStatus(state=msg.PlannerStatus.IDLE, message="waiting for a belief")
         self._job: tuple[Task, Belief, float] | None = None
         self._changed = threading.Condition()
         self._working = True
@@ -265,7 +265,10 @@ class PlannerNode(ModelNode):
             )
         if not np.isfinite(belief.latent).all():
             raise DataError("belief is not finite")
-        self._belief = belief
+        first, self._belief = self._belief is None, belief
+        if first and self._status.state == msg.PlannerStatus.IDLE:
+            self._status.message = "waiting for a goal"
+            self._tell()
         if self._task is not None:
             self._observe(belief, self._now(), arrival)
 

@@ -1,0 +1,107 @@
+"""
+A world small enough to be known exactly: the camera shows where the robot is, and the model is right.
+
+Run as a program it is one of the nodes, with this model in place of a checkpoint:
+``python toy.py perception --ros-args ...``.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smwm_ros.contract import Contract, load_contract
+from smwm_ros.errors import CheckpointError
+from smwm_ros.nodes.action_node import ActionNode
+from smwm_ros.nodes.lifecycle import SmwmNode, run
+from smwm_ros.nodes.perception_node import PerceptionNode
+from smwm_ros.nodes.world_model_node import WorldModelNode
+
+SPAN = 8.0
+"""Positions lie within +-SPAN."""
+STEP = 0.25
+"""Distance of one model step."""
+
+
+def draw(position: NDArray[np.float64], size: int, *, nan: bool = False) -> NDArray[np.uint8]:
+    """Draw a position, shape (2,), into the first pixels; with ``nan`` the encoder will choke on it."""
+    image = np.zeros((size, size, 3), np.uint8)
+    levels = np.rint((np.asarray(position) + SPAN) / (2 * SPAN) * 65535).astype(int)
+    for channel, level in enumerate(levels):
+        image[0, :2, channel] = divmod(int(level), 256)
+    image[0, 0, 2] = 255 * nan
+    return image
+
+
+class ToyModel:
+    """Has what the nodes use of a checkpoint. The latent is the position; actions are velocities."""
+
+    id = "toy"
+    latent_size = 2
+    frames = 1
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+
+    def require(self, contract: Contract) -> None:
+        if contract.differences(self.contract):
+            raise CheckpointError("the toy model was made for another robot")
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = images[-1].astype(float)
+        if pixels[0, 0, 2]:
+            return np.full(2, np.nan, np.float32)
+        levels = pixels[0, 0, :2] * 256 + pixels[0, 1, :2]
+        return (levels / 65535 * 2 * SPAN - SPAN).astype(np.float32)
+
+    def predict(self, latents: NDArray[Any], actions: NDArray[np.float64]) -> NDArray[np.float32]:
+        moves = actions.sum(2).cumsum(1) * self.contract.period
+        return (latents[:, None] + moves).astype(np.float32)
+
+    def distance(self, latent: NDArray[np.float32], goal: NDArray[np.float32]) -> float:
+        return float(np.linalg.norm(latent - goal)) / STEP
+
+    def surprise(self, latent: Any, block: NDArray[np.float64], next_latent: Any) -> float:
+        return float(np.linalg.norm(self.predict(latent[None], block[None, None])[0, 0] - next_latent)) / 0.02
+
+
+class ToyPlanner:
+    """Heads straight for the goal, as fast as allowed."""
+
+    def __init__(self, model: ToyModel, config: Any, seed: int) -> None:
+        self.contract = model.contract
+
+    def reset(self) -> None:
+        pass
+
+    def plan(self, latent: NDArray[Any], goal: NDArray[Any], elapsed: int | None) -> Any:
+        rows = []
+        position = latent.astype(float)
+        for _ in range(10):
+            limits = self.contract.action
+            rows.append(np.clip((goal - position) / self.contract.period, limits.low, limits.high))
+            position = position + rows[-1] * self.contract.period
+        return SimpleNamespace(actions=np.array(rows), cost=0.0, evaluations=10, seconds=0.0)
+
+
+def make(name: str) -> SmwmNode:
+    """Make one of the four nodes."""
+    if name == "action":
+        return ActionNode(name)
+
+    def load(path: str, device: str, threads: int) -> Any:
+        return ToyModel(load_contract(path))
+
+    if name == "planner":
+        from smwm_ros.nodes.planner_node import PlannerNode  # noqa: PLC0415 - brings torch, which takes seconds
+
+        return PlannerNode(name, load=load, planner=ToyPlanner)
+    return {"perception": PerceptionNode, "world_model": WorldModelNode}[name](name, load=load)
+
+
+if __name__ == "__main__":
+    run(lambda: make(sys.argv[1]))
