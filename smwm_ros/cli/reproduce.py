@@ -51,7 +51,7 @@ def reproduce(
         if not done.exists():
             if name == "record":
                 shutil.rmtree(bag, ignore_errors=True)  # of a recording that was interrupted
-            if name == "train" and run.exists():
+            if name == "train" and (run / "state.safetensors").exists():
                 arguments.append("--resume")
             figures, seconds = run_step(name, arguments)
             done.write_text(json.dumps({"seconds": seconds, "figures": figures}, indent=2), encoding="utf-8")

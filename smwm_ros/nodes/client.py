@@ -124,9 +124,12 @@ class RobotClient:
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         )
         observation = contract.observation
+        self._collected: list[list[Any]] = []
         if observation.joints:
+            self._collected.append(self.joints)
             self.listen(JointState, observation.joints.topic, self._on_joints, sensor)
         if images:
+            self._collected.append(self.images)
             self.listen(image_type(contract), observation.image.topic, self._on_image, sensor)
         self.listen(Belief, "belief", partial(setattr, self, "belief"), NEWEST)
         self.listen(PlannerStatus, "planner_status", partial(setattr, self, "status"), LATCHED)
@@ -215,13 +218,15 @@ class RobotClient:
         if not response.success:
             raise StackError(f"the simulator refused the reset: {response.message}")
         stamp = from_time(response.stamp)
-        self.joints = [joints for joints in self.joints if joints.stamp >= stamp]
-        self.images = [image for image in self.images if image[0] >= stamp]
+        self.joints[:] = [joints for joints in self.joints if joints.stamp >= stamp]
+        self.images[:] = [image for image in self.images if image[0] >= stamp]
         self.wait_until(
             lambda: self.belief is not None and from_time(self.belief.header.stamp) >= stamp,
             timeout,
             "belief after the reset",
         )
+        for collected in self._collected:
+            self.wait_until(partial(len, collected), timeout, "observation after the reset")
         return stamp
 
     def send_goal(
