@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from smwm_ros.runtime.limiter import Limiter
 from smwm_ros.runtime.plan import Plan
 
 OUT_OF_ORDER = "out of order"
+TOO_OLD = "too old"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,9 @@ class Gate(ABC):
     always stops the robot, whatever else is wrong with it.
     """
 
+    ignored: ClassVar[tuple[str, ...]] = (OUT_OF_ORDER,)
+    """Faults of a plan that are no reason to stop the robot."""
+
     def __init__(self, contract: Contract, model: str = "") -> None:
         """
         Start with no plan.
@@ -74,7 +79,7 @@ class Gate(ABC):
             self._note(plan, now)
             return self._halt("stopped", self._tick(plan, now), steady)
         reason = plan.flaw(self._contract, self._model) or self._timing_flaw(plan, now)
-        if reason == OUT_OF_ORDER:
+        if reason in self.ignored:
             self.counts[reason] += 1
             return None
         if reason:
@@ -125,7 +130,7 @@ class Gate(ABC):
         if plan.stamp > now + self._future_limit() or plan.evidence > now + self._future_limit():
             return "from the future"
         if now >= self._end(plan):
-            return "too old"
+            return TOO_OLD
         if plan.evidence and plan.stamp - plan.evidence > self._timeout:
             return "old evidence"
         if self._newest is not None and self._newest[0] <= now + self._future_limit():
@@ -241,7 +246,7 @@ class RealTimeGate(Gate):
         if now < self._begun - self._period:
             return "clock turned back"
         if now >= self._end(plan):
-            return "too old"
+            return TOO_OLD
         if steady - self._fresh >= self._patience:
             return "clock stands still"
         return ""

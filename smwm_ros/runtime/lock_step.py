@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from smwm_ros.contract import Contract
-from smwm_ros.runtime.gate import Command, Gate
+from smwm_ros.runtime.gate import OUT_OF_ORDER, TOO_OLD, Command, Gate
 from smwm_ros.runtime.plan import Plan
 
 
@@ -17,7 +17,8 @@ class LockStepGate(Gate):
     each as soon as the clock reaches its tick; then the gate waits for the next plan, and the
     simulator with it. A plan may begin one tick in the future, since /clock and the plan travel on
     different topics. An order to stop, or a refused plan, makes one safe action: for this tick, or
-    for the next one if this one has its command already. When the clock leaps by more than the
+    for the next one if this one has its command already. A plan that comes too late is ignored: it does
+    no harm, and the next one comes in time, as time waits for it. When the clock leaps by more than the
     contract's ``max_gap`` the simulator was reset, and a plan from before is dropped.
 
     Two things here go by steady time. While the clock stays at a tick that has its command, that very
@@ -29,6 +30,7 @@ class LockStepGate(Gate):
     one period of it.
     """
 
+    ignored = (OUT_OF_ORDER, TOO_OLD)
     REPEAT = 1.0
     """Steady seconds until a command is sent again."""
     WATCHDOG = 10.0

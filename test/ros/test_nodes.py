@@ -329,7 +329,7 @@ def test_lock_step_gives_each_tick_its_action(tmp_path: Path) -> None:
         for target in ([1.0, -1.0], [0.0, 0.0]):
             seen = len(robot.applied)
             result = robot.goal(target, tolerance=0.0, time_limit=2.5).result()
-            assert (result.error_code, result.plans) == (Code.TIME_LIMIT, 50), result.message
+            assert result.error_code == Code.TIME_LIMIT, result.message
             np.testing.assert_allclose(robot.position, target, atol=1e-3)
             wait_for(lambda: robot.applied[-1].reason == "stopped", "the stop")
             *planned, stop = robot.applied[seen:]
@@ -337,8 +337,11 @@ def test_lock_step_gives_each_tick_its_action(tmp_path: Path) -> None:
             assert {action.source for action in planned} == {msg.AppliedAction.PLAN}
             assert set(np.diff(stamps)) == {contract.period_ns}
             assert len(stamps) == 50
-            assert from_time(stop.header.stamp) == stamps[-1] + contract.period_ns
-        assert robot.beliefs[-1].surprise < 0.1, "lock-step is exact"
+            end = stamps[-1] + contract.period_ns
+            assert from_time(stop.header.stamp) == end
+            wait_for(lambda end=end: from_time(robot.beliefs[-1].header.stamp) > end, "the last belief")
+        surprises = [belief.surprise for belief in robot.beliefs]
+        assert np.nanmax(surprises) < 0.1, "lock-step is exact"
 
 
 def test_nodes_that_cannot_start_say_why_in_one_message(tmp_path: Path) -> None:
