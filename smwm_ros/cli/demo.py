@@ -215,7 +215,7 @@ def write_results(
     }
     write_report(
         Report(
-            title=f"{task.contract.name} reaches goal images",
+            title=f"The {task.contract.name} reaches goal images",
             summary=(
                 f"The robot was given {count} pictures in turn, and {2 * OFFSET * period:.1f} s for each. "
                 "A world model trained from its own bags, without rewards, planned every motion; what counts "

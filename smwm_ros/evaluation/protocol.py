@@ -12,16 +12,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.data.images import model_input
 from smwm_ros.errors import ConfigError
-from smwm_ros.models.checkpoint import Checkpoint
-from smwm_ros.planning.mpc import MPC, PlannerConfig
 from smwm_ros.tasks.base import RobotTask
 from smwm_ros.tasks.exploration import ColouredNoise
+
+if TYPE_CHECKING:
+    from smwm_ros.models.checkpoint import Checkpoint
+    from smwm_ros.planning.mpc import PlannerConfig
 
 WARM_UP = 50
 """Start moments are drawn from the first this many ticks of an episode."""
@@ -117,6 +120,8 @@ def run_planner(
     progress: Progress = lambda done: None,
 ) -> Rollouts:
     """Let a planner work on each pair, in this process; the same steps as the ROS graph in lock-step."""
+    from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - torch, which drawing and judging do without
+
     mpc = MPC(checkpoint, config, seed)
     stream, count = checkpoint.contract.observation.image, checkpoint.frames
     trajectories, seconds, evaluations = [], [], 0

@@ -139,8 +139,8 @@ def plot_errors(goals: Sequence[GoalTrace], period: float, unit: str) -> Figure:
     for threshold in {goal.threshold for goal in goals}:
         axes.axhline(threshold, color=SOFT, linewidth=1, linestyle="--")
         axes.annotate(
-            f"threshold {threshold:g} {unit}", (0, threshold), xytext=(4, 4), textcoords="offset points",
-            fontsize=9, color=SOFT,
+            f" {threshold:g} {unit}", (1, threshold), xycoords=("axes fraction", "data"),
+            va="center", fontsize=9, color=SOFT,
         )  # fmt: skip
     axes.set(xlabel="seconds since the goal was sent", ylabel=f"largest joint error, {unit}", ylim=(0, None))
     axes.margins(x=0)
