@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -23,7 +24,7 @@ class ConvEncoder(nn.Module):
         *,
         frames: int,
         size: int,
-        channels: tuple[int, ...] = (16, 32, 32),
+        channels: Sequence[int] = (16, 32, 32),
         hidden: int = 256,
         latent: int = 64,
         norm: bool = True,
@@ -49,7 +50,8 @@ class ConvEncoder(nn.Module):
             layers += [nn.BatchNorm2d(after), nn.ReLU()] if norm else [nn.ReLU()]
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
-            features = self.convolutions(torch.zeros(1, 3 * frames, size, size)).shape[1]
+            features = self.convolutions.eval()(torch.zeros(1, 3 * frames, size, size)).shape[1]
+        self.convolutions.train()
         self.projector = nn.Sequential(
             nn.Linear(features, hidden, bias=False),
             nn.BatchNorm1d(hidden),

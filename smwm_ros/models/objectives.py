@@ -23,7 +23,7 @@ class ForwardTerm(nn.Module):
     def forward(
         self,
         model: WorldModel,
-        latents: Float[Tensor, "batch time+1 latent"],
+        latents: Float[Tensor, "batch moments latent"],
         blocks: Float[Tensor, "batch time block"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared one-step prediction error."""
@@ -37,7 +37,7 @@ class InverseTerm(nn.Module):
     def forward(
         self,
         model: WorldModel,
-        latents: Float[Tensor, "batch time+1 latent"],
+        latents: Float[Tensor, "batch moments latent"],
         blocks: Float[Tensor, "batch time block"],
     ) -> Float[Tensor, ""]:
         """Return the mean squared error of the inferred, standardised action block."""

@@ -105,7 +105,7 @@ class MPC:
             ConfigError: latent or goal is not finite, or not of the model's size.
         """
         result = self.plan_batch(latent[None], goal[None], elapsed)
-        return PlanResult(result.actions[0], result.cost[0], result.evaluations, result.seconds)
+        return PlanResult(result.actions[0], np.asarray(result.cost[0]), result.evaluations, result.seconds)
 
     @torch.inference_mode()
     def plan_batch(
@@ -133,7 +133,9 @@ class MPC:
         def score(
             sequences: Float[Tensor, "problems samples ticks action"],
         ) -> Float[Tensor, "problems samples"]:
-            blocks = model.standardise(sequences.unflatten(2, (config.horizon, -1)))
+            blocks = model.standardise(
+                sequences.view(*sequences.shape[:2], config.horizon, -1, sequences.shape[-1])
+            )
             begin = start[:, None].expand(-1, blocks.shape[1], -1)
             return cost(model.rollout(begin, blocks), goal) / unit
 

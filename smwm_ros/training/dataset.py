@@ -41,7 +41,9 @@ class Windows:
 
     def take(
         self, which: NDArray[np.int64], shift: int = 0
-    ) -> tuple[UInt8[Tensor, "batch time+1 frames height width 3"], Float[Tensor, "batch time block action"]]:
+    ) -> tuple[
+        UInt8[Tensor, "batch moments frames height width 3"], Float[Tensor, "batch time block action"]
+    ]:
         """
         Gather windows.
 
@@ -83,12 +85,12 @@ def load_windows(store: EpisodeStore, config: ModelConfig, seed: int) -> tuple[W
         DataError: too few episodes, or episodes too short, for both to have a window.
     """
     block = store.contract.block
-    span = config.window * block + config.frames
+    # One block more than the window needs, so that the alignment test can shift the actions.
+    span = (config.window + 1) * block + config.frames - 1
     order = np.random.default_rng(seed).permutation(len(store.lengths))
     held_out = max(1, round(config.training.validation * len(order)))
     episode_of_row = np.repeat(np.arange(len(store.lengths)), store.lengths)
-    # The first n-1 rows of a window only give history; one row more at the end lets the
-    # alignment test shift the actions.
+    # The first n-1 rows of a window only give history.
     starts = store.window_starts(span) + config.frames - 1
     validation = np.isin(episode_of_row[starts], order[:held_out])
     pixels, actions = store.read("pixels"), store.read("action")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smwm_ros.data.store import EpisodeStore
@@ -52,7 +53,7 @@ class Objective(nn.Module):
     def forward(self, model: WorldModel, frames: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and each term's unweighted value, for a batch of windows."""
         blocks = model.standardise(actions)
-        latents = model.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        latents = model.encode(frames.flatten(0, 1)).view(*frames.shape[:2], -1)
         values = {
             name: term(model, latents, blocks) for name, term in zip(self.weights, self.terms, strict=True)
         }
@@ -111,7 +112,8 @@ def train(
     first = load_state(state_path, model, optimiser, run) if resume else 0
     output.mkdir(parents=True, exist_ok=True)
 
-    log: list[dict[str, float]] = []
+    # What was logged after the state was saved is logged again.
+    log = [row for row in read_log(log_path) if row["step"] <= first] if resume else []
     for step, which in enumerate(training.batches(settings.batch, seed, first), start=first):
         if step == settings.steps:
             break
@@ -132,14 +134,17 @@ def train(
         done = step + 1
         if done % log_every == 0 or done == settings.steps:
             values = {"loss": loss, **terms}
-            row = {"step": done} | {name: float(value.detach()) for name, value in values.items()}
+            row = {"step": float(done)} | {name: float(value.detach()) for name, value in values.items()}
             log.append(row | validate(model, objective, validation))
-            _append(log_path, log[-1], fresh=first == 0 and len(log) == 1)
+            _write_log(log_path, log)
         if done % save_every == 0 or done == settings.steps:
             save_state(state_path, model, optimiser, run, done)
         progress(done, log[-1] if log else {})
 
     figures = validate(model, objective, validation)
+    if "inverse" in config.terms:
+        shifted = validate(model, objective, validation, shift=store.contract.block)
+        figures["val_inverse_shifted"] = shifted["val_inverse"]
     info = CheckpointInfo(
         preset=preset,
         config=config,
@@ -176,7 +181,9 @@ def validate(model: WorldModel, objective: Objective, windows: Windows, shift: i
         shift: rows by which actions are (wrongly) taken late; for the alignment test.
 
     Returns:
-        ``val_<term>`` for each term, ``effective_rank`` and ``latent_scale``.
+        ``val_<term>`` for each term, ``effective_rank`` and ``latent_scale``. The trainer adds
+        ``val_inverse_shifted``, the inverse loss with the actions one model step late: unless it
+        is clearly worse, images and actions do not belong together.
     """
     model.eval()
     frames, actions = (part.to(model.action_mean.device) for part in windows.take(_sample(windows), shift))
@@ -202,7 +209,7 @@ def calibrate(model: WorldModel, windows: Windows) -> Calibration:
     )
 
 
-def _sample(windows: Windows) -> np.ndarray:
+def _sample(windows: Windows) -> NDArray[np.int64]:
     return np.random.default_rng(0).permutation(len(windows))[:VALIDATION_WINDOWS]
 
 
@@ -224,12 +231,19 @@ def _fit_statistics(model: WorldModel, windows: Windows) -> None:
     model.pixel_std.fill_(max(1.0, float((images - mean).std())))
 
 
-def _append(path: Path, row: dict[str, float], *, fresh: bool) -> None:
-    with path.open("w" if fresh else "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a trainer's ``log.csv``; none when there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _write_log(path: Path, log: list[dict[str, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, log[0])
+        writer.writeheader()
+        writer.writerows(log)
 
 
 def _code_version() -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from smwm_ros.training.trainer import read_log
+
 
 def plot_training(log: Path, picture: Path) -> None:
     """Draw the columns of a trainer's ``log.csv``: losses above, the latent's health below."""
-    with log.open(newline="", encoding="utf-8") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    rows = read_log(log)
     steps = [row["step"] for row in rows]
     terms = sorted(key.removeprefix("val_") for key in rows[0] if key.startswith("val_"))
     figure = Figure(figsize=(4 * (len(terms) + 1), 3), layout="constrained")
