@@ -5,10 +5,10 @@ Row t of an episode is image t and the action applied from its stamp until the s
 The live belief and the ingest of bags share this code, so both mean the same by it. All stamps are
 integer nanoseconds.
 
-A stream of images becomes ticks by three rules: an image nearer than ``SURPLUS`` periods to the last
-one is dropped; a longer gap than the contract's ends the episode; and so does a stamp that jumps
-back, which means that the clock was set, or a bag or a simulation started anew. Nothing is ever
-carried across the end of an episode.
+A stream of images becomes ticks by three rules: an image is dropped if the next one will probably be
+nearer to one period after the last tick; a longer gap than the contract's ends the episode; and so
+does a stamp that jumps back, which means that the clock was set, or a bag or a simulation started
+anew. Nothing is ever carried across the end of an episode.
 """
 
 from __future__ import annotations
@@ -27,12 +27,8 @@ from smwm_ros.contract import Contract
 
 Payload = TypeVar("Payload")
 
-SURPLUS = 0.75
-"""
-Periods from the last accepted image within which another one is surplus. A camera that sends too
-often is so thinned to a constant distance of 0.75 to 1.5 periods, and jitter up to a quarter is let
-through.
-"""
+TIE = 0.02
+"""Periods by which one image must be nearer to its due time than another, so that jitter decides nothing."""
 
 PATIENCE_NS = 1_000_000_000
 """How far the images may run ahead of the other topics: beyond it, what has not come is missing."""
@@ -46,17 +42,23 @@ class Tick(Enum):
     NEXT = "next"
     """One tick after the image accepted before."""
     SURPLUS = "surplus"
-    """Too close to the one before: drop it."""
+    """Too early after the one accepted before: drop it."""
     DUPLICATE = "duplicate"
     """The same stamp as the one before: drop it."""
 
 
 class TickGate:
-    """Sort images into ticks by their stamps (see the module's text), and count what happened."""
+    """
+    Sort images into ticks by their stamps (see the module's text), and count what happened.
+
+    A camera that sends too often is thinned to every n-th image, with the n that comes nearest to the
+    contract's period; an image that is early by up to a third of a period is let through.
+    """
 
     def __init__(self, contract: Contract) -> None:
-        self._nearest_ns = SURPLUS * contract.period_ns
+        self._period_ns = contract.period_ns
         self._max_gap_ns = contract.max_gap_ns
+        self._seen: int | None = None
         self.last: int | None = None
         """Stamp of the last accepted image."""
         self.images = 0
@@ -68,17 +70,21 @@ class TickGate:
     def offer(self, stamp: int) -> Tick:
         """Judge the next image by its stamp; ``START`` and ``NEXT`` accept it."""
         self.images += 1
-        last = self.last
-        if last is not None and stamp == last:
+        seen, self._seen = self._seen, stamp
+        if seen is not None and stamp == seen:
             self.duplicates += 1
             return Tick.DUPLICATE
-        if last is not None and 0 < stamp - last < self._nearest_ns:
-            self.surplus += 1
-            return Tick.SURPLUS
+        last = self.last
+        if last is not None and seen is not None and stamp > seen:
+            # The next image will probably be as far from this one as this one from the one before.
+            early = last + self._period_ns - stamp
+            if 2 * early - (stamp - seen) > TIE * self._period_ns:
+                self.surplus += 1
+                return Tick.SURPLUS
         self.last = stamp
         if last is None:
             return Tick.START
-        if stamp < last:
+        if seen is not None and stamp < seen:
             self.jumps += 1
             return Tick.START
         if stamp - last > self._max_gap_ns:
@@ -88,7 +94,7 @@ class TickGate:
 
     def restart(self) -> None:
         """Forget the last image, so that the next one starts an episode."""
-        self.last = None
+        self.last = self._seen = None
 
 
 class SampleHistory:
@@ -241,35 +247,34 @@ class Aligner(Generic[Payload]):
     def add_image(self, stamp: int, image: Payload) -> list[Row[Payload]]:
         """Take an image, or whatever stands for it; return the rows that it completes."""
         rows: list[Row[Payload]] = []
-        last = self.gate.last
+        jumps = self.gate.jumps
         tick = self.gate.offer(stamp)
         if tick in (Tick.SURPLUS, Tick.DUPLICATE):
             return rows
-        if last is not None and stamp < last:
-            rows += self._restart()
-            self.gate.last = stamp
+        if self.gate.jumps > jumps:
+            rows += self._forget()
         self._waiting.append(_Waiting(stamp, image, tick is Tick.START))
         return [*rows, *self._settle()]
 
     def finish(self) -> list[Row[Payload]]:
         """Return the rows still waiting; call it after the last message."""
-        return self._restart()
+        return self._forget()
 
     def _add_sample(
         self, history: SampleHistory, stamp: int, values: Sequence[float] | NDArray[np.float64]
     ) -> list[Row[Payload]]:
         rows: list[Row[Payload]] = []
         if history.newest is not None and stamp < history.newest - self._max_gap_ns:
-            rows += self._restart()
+            rows += self._forget()
+            self.gate.restart()
         history.append(stamp, values)
         return [*rows, *self._settle()]
 
-    def _restart(self) -> list[Row[Payload]]:
-        """Give what is waiting with what is known, and forget everything: the clock has jumped."""
+    def _forget(self) -> list[Row[Payload]]:
+        """Give what is waiting with what is known, and forget all samples: the clock has jumped."""
         rows = list(self._settled(at_once=True))
         if self._waiting:
             rows += self._end(self._waiting.popleft())
-        self.gate.restart()
         self.actions.clear()
         if self.joints is not None:
             self.joints.clear()
