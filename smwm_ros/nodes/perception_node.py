@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import Any
@@ -20,6 +19,7 @@ from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import SENSOR_RELIABILITY
 from smwm_ros.nodes.qos import NEWEST, sensor
 from smwm_ros.runtime.belief import Latent
+from smwm_ros.runtime.worker import Worker
 
 
 class PerceptionNode(ModelNode):
@@ -46,51 +46,36 @@ class PerceptionNode(ModelNode):
 
     def start(self) -> None:
         """Start the worker."""
-        self._slot: tuple[Any, float] | None = None
-        self._filled = threading.Condition()
-        self._working = True
         self._ticks = TickGate(self._contract)
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=self._model.frames)
         self._newest: msg.Latent | None = None
-        self._worker = threading.Thread(target=self._work, name="encoder", daemon=True)
-        self._worker.start()
+        self._worker = Worker[tuple[Any, float]]("encoder", self._work)
 
     def stop(self) -> None:
         """End the worker."""
-        with self._filled:
-            self._working = False
-            self._filled.notify()
-        self._worker.join()
+        self._worker.stop()
 
     def tear_down(self) -> None:
         """Free the model."""
         self._model = None
 
     def _on_image(self, message: Any) -> None:
-        with self._filled:
-            if self._slot is not None:
-                self.monitor.tally("dropped.superseded")
-            self._slot = (message, time.monotonic())
-            self._filled.notify()
+        if not self._worker.offer((message, time.monotonic())):
+            self.monitor.tally("dropped.superseded")
 
-    def _work(self) -> None:
-        while True:
-            with self._filled:
-                self._filled.wait_for(lambda: self._slot is not None or not self._working)
-                if not self._working or self._slot is None:
-                    return
-                (message, arrival), self._slot = self._slot, None
-            try:
-                latent = self._encode(message)
-            except SmwmError as error:
-                self.fault("dropped.image", str(error))
-            except Exception as error:
-                self.log_exception("encoding", error)
-                self.monitor.fault("fault.exception", f"encoding: {error!r}")
-            else:
-                if latent is not None:
-                    self._latents.publish(latent)
-                    self.monitor.done(time.monotonic() - arrival)
+    def _work(self, job: tuple[Any, float]) -> None:
+        message, arrival = job
+        try:
+            latent = self._encode(message)
+        except SmwmError as error:
+            self.fault("dropped.image", str(error))
+        except Exception as error:
+            self.log_exception("encoding", error)
+            self.monitor.fault("fault.exception", f"encoding: {error!r}")
+        else:
+            if latent is not None:
+                self._latents.publish(latent)
+                self.monitor.done(time.monotonic() - arrival)
 
     def _encode(self, message: Any) -> msg.Latent | None:
         image = picture(message, self._stream)

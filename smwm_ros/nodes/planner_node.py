@@ -19,58 +19,21 @@ from rclpy.task import Future
 from smwm_ros import msg
 from smwm_ros.action import ReachGoal
 from smwm_ros.errors import ConfigError, DataError
-from smwm_ros.messages import belief_from_message, decode_goal, from_time, header, plan_to_message
+from smwm_ros.messages import belief_from_message, from_time, header, plan_to_message
 from smwm_ros.models.checkpoint import Checkpoint
+from smwm_ros.nodes import goals
 from smwm_ros.nodes.lifecycle import run
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import LOCK_STEP, Param, from_settings
 from smwm_ros.nodes.qos import LATCHED, NEWEST
 from smwm_ros.planning.mpc import MPC, PlannerConfig, PlanResult
 from smwm_ros.runtime.belief import Belief
-from smwm_ros.runtime.goal import Limits, Outcome, Pursuit
+from smwm_ros.runtime.goal import Outcome, Pursuit
 from smwm_ros.runtime.plan import Plan
+from smwm_ros.runtime.worker import Worker
 
 LOOK = 0.1
 """Seconds between two looks at whether the beliefs have fallen silent."""
-
-LIMITS = (
-    Param(
-        name="tolerance",
-        default=0.5,
-        low=0.0,
-        description="Distance at which a goal counts as reached, in model steps; goals may give their own.",
-    ),
-    Param(
-        name="time_limit",
-        default=30.0,
-        low=0.0,
-        description="ROS seconds until a goal is given up; goals may give their own.",
-    ),
-    Param(
-        name="no_progress",
-        default=5.0,
-        low=0.0,
-        description="ROS seconds without getting nearer until a goal is given up; 0: never.",
-    ),
-    Param(
-        name="max_belief_age",
-        default=0.5,
-        low=0.0,
-        description="ROS seconds by which a belief may be old, or ahead, and still be planned from.",
-    ),
-    Param(
-        name="belief_timeout",
-        default=2.0,
-        low=0.0,
-        description="Steady seconds without a usable belief until a goal is given up.",
-    ),
-    Param(
-        name="lock_step_timeout",
-        default=30.0,
-        low=0.0,
-        description="The same in lock-step, where time stands still while the slowest node works.",
-    ),
-)
 
 
 @dataclass
@@ -79,7 +42,6 @@ class Task:
 
     handle: ServerGoalHandle
     pursuit: Pursuit
-    ended: Future[None]
     plans: int = 0
 
 
@@ -94,7 +56,7 @@ class PlannerNode(ModelNode):
     parameters = (
         *ModelNode.model_parameters,
         LOCK_STEP,
-        *LIMITS,
+        *goals.PARAMETERS,
         *from_settings(PlannerConfig),
         Param(name="seed", default=0, low=0, description="Draws the search's samples."),
     )
@@ -143,25 +105,21 @@ class PlannerNode(ModelNode):
         """Wait for goals."""
         self._belief: Belief | None = None
         self._task: Task | None = None
-        self._tasks: dict[bytes, Task] = {}
+        self._results: dict[bytes, Future[ReachGoal.Result]] = {}
         self._sequence = 0
         self._newest: msg.Plan | None = None
+        self._warm: tuple[Task, int] | None = None  # whose the planner's last plan is, and its stamp
         self._status = msg.PlannerStatus(state=msg.PlannerStatus.IDLE, message="waiting for a belief")
-        self._job: tuple[Task, Belief, float] | None = None
-        self._changed = threading.Condition()
-        self._working = True
-        self._worker = threading.Thread(target=self._work, name="planner", daemon=True)
-        self._worker.start()
+        # Whose goal it is, plans and status are changed by both threads.
+        self._lock = threading.RLock()
+        self._worker = Worker[tuple[Task, Belief, float]]("planner", self._plan)
         self._tell()
 
     def stop(self) -> None:
         """End the goal, which stops the robot."""
         if self._task is not None:
             self._end(self._task, Outcome.INTERNAL, "the planner was deactivated")
-        with self._changed:
-            self._working = False
-            self._changed.notify()
-        self._worker.join()
+        self._worker.stop()
 
     def tear_down(self) -> None:
         """Remove the action server and free the model."""
@@ -174,97 +132,73 @@ class PlannerNode(ModelNode):
         return GoalResponse.ACCEPT if self.active else GoalResponse.REJECT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        self._results[bytes(handle.goal_id.uuid)] = self.executor.create_future()
+        handle.execute()
         now, steady = self._now(), time.monotonic()
-        task = self._tasks[bytes(handle.goal_id.uuid)] = self._make_task(handle, now, steady)
-        if task.pursuit.outcome is not None:
-            task.ended.set_result(None)
-        else:
-            if self._task is not None:
-                self._end(self._task, Outcome.PREEMPTED, "a newer goal took over")
-            with self._changed:
-                self._task = task
+        try:
+            pursuit = Pursuit(
+                goals.read_latent(handle.request, self._contract, self._model),
+                goals.read_limits(handle.request, self.value),
+                self._contract,
+                self._model.distance,
+                replan=self._execute,
+                now=now,
+                steady=steady,
+            )
+        except Exception as error:
+            self._refuse(handle, error)
+            return
+        if self._task is not None:
+            self._end(self._task, Outcome.PREEMPTED, "a newer goal took over")
+        with self._lock:
+            self._task = Task(handle, pursuit)
             self._status = msg.PlannerStatus(state=msg.PlannerStatus.ACTIVE, message="pursuing the goal")
             self._tell()
-            if self._belief is not None:
-                self._observe(self._belief, now, steady)
-        handle.execute()
+        if self._belief is not None:
+            self._observe(self._belief, now, steady)
 
-    def _make_task(self, handle: ServerGoalHandle, now: int, steady: float) -> Task:
-        request = handle.request
-        problem, goal = "", np.zeros(0, np.float32)
-        try:
-            goal = self._goal_latent(request)
-        except DataError as error:
-            problem = str(error)
-        given = from_time(request.time_limit) * 1e-9
-        if given < 0 or not np.isfinite(request.tolerance):
-            problem = f"time limit {given} s or tolerance {request.tolerance} makes no sense; see ReachGoal"
-        limits = Limits(
-            tolerance=request.tolerance if request.tolerance >= 0 else self.value("tolerance"),
-            time_limit=given or self.value("time_limit"),
-            no_progress=self.value("no_progress"),
-            max_belief_age=self.value("max_belief_age"),
-            belief_timeout=self.value("lock_step_timeout" if self.value("lock_step") else "belief_timeout"),
+    def _refuse(self, handle: ServerGoalHandle, error: Exception) -> None:
+        code = Outcome.BAD_GOAL if isinstance(error, DataError) else Outcome.INTERNAL
+        if code is Outcome.INTERNAL:
+            self.log_exception("reading a goal", error)
+        self.get_logger().warning(f"goal refused: {error}")
+        self._result(handle).set_result(
+            ReachGoal.Result(error_code=int(code), message=str(error), final_distance=float("nan"))
         )
-        distance = self._model.distance
-        pursuit = Pursuit(
-            goal, limits, self._contract, distance, replan=self._execute, now=now, steady=steady
-        )
-        if problem:
-            self.get_logger().warning(f"goal refused: {problem}")
-            pursuit.end(Outcome.BAD_GOAL, problem)
-        return Task(handle, pursuit, self.executor.create_future())
 
-    def _goal_latent(self, request: ReachGoal.Goal) -> NDArray[np.float32]:
-        if len(request.image.data):
-            image = decode_goal(self._contract, request.image)
-            latent = self._model.encode(np.stack([image] * self._model.frames))
-        else:
-            latent = np.array(request.latent, np.float32)
-        if latent.shape != (self._model.latent_size,) or not np.isfinite(latent).all():
-            raise DataError(
-                f"the goal has no image, and its latent of {latent.size} numbers is not one of "
-                f"{self._model.latent_size} finite ones, as {self._model.id} has"
-            )
-        return latent
+    def _result(self, handle: ServerGoalHandle) -> Future[ReachGoal.Result]:
+        return self._results[bytes(handle.goal_id.uuid)]
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        task = self._tasks.get(bytes(handle.goal_id.uuid))
-        if task is None or task is not self._task:
+        if self._task is None or self._task.handle != handle:
             return CancelResponse.REJECT
-        self._end(task, Outcome.CANCELED, "cancelled by the client")
+        self._end(self._task, Outcome.CANCELED, "cancelled by the client")
         return CancelResponse.ACCEPT
 
     async def _finish_goal(self, handle: ServerGoalHandle) -> ReachGoal.Result:
-        key = bytes(handle.goal_id.uuid)
-        task = self._tasks[key]
-        await task.ended
-        del self._tasks[key]
-        pursuit = task.pursuit
-        if pursuit.outcome is Outcome.REACHED:
+        result = await self._result(handle)
+        del self._results[bytes(handle.goal_id.uuid)]
+        if result.success:
             handle.succeed()
-        elif pursuit.outcome is Outcome.CANCELED:
+        elif result.error_code == ReachGoal.Result.CANCELED:
             handle.canceled()
         else:
             handle.abort()
-        return ReachGoal.Result(
-            success=pursuit.outcome is Outcome.REACHED,
-            error_code=int(pursuit.outcome),
-            message=pursuit.message,
-            final_distance=pursuit.distance,
-            plans=task.plans,
-        )
+        return result
 
     def _on_belief(self, message: msg.Belief) -> None:
         arrival = time.monotonic()
         belief = belief_from_message(message)
         if belief.model != self._model.id or belief.latent.shape != (self._model.latent_size,):
-            raise DataError(
+            self.fault(
+                "dropped.belief",
                 f"belief of {belief.latent.size} numbers by {belief.model!r}, expected "
-                f"{self._model.latent_size} by {self._model.id!r}; start all nodes with the same checkpoint"
+                f"{self._model.latent_size} by {self._model.id!r}; start all nodes with the same checkpoint",
             )
+            return
         if not np.isfinite(belief.latent).all():
-            raise DataError("belief is not finite")
+            self.fault("dropped.belief", "belief is not finite")
+            return
         first, self._belief = self._belief is None, belief
         if first and self._status.state == msg.PlannerStatus.IDLE:
             self._status.message = "waiting for a goal"
@@ -276,9 +210,7 @@ class PlannerNode(ModelNode):
         """Feed the goal with a belief; plan from it if that is due."""
         task = self._task
         if task.pursuit.observe(belief, now, arrival):
-            with self._changed:
-                self._job = (task, belief, arrival)
-                self._changed.notify()
+            self._worker.offer((task, belief, arrival))
         elif task.pursuit.outcome is not None:
             self._conclude(task)
         elif self._newest is not None and from_time(self._newest.header.stamp) == belief.stamp:
@@ -296,56 +228,64 @@ class PlannerNode(ModelNode):
 
     def _conclude(self, task: Task) -> None:
         """Make the end of a goal known; runs in the executor's thread."""
-        if task.ended.done():
+        if task is not self._task:
             return
         pursuit = task.pursuit
-        with self._changed:
-            self._task = self._job = self._newest = None
-            if pursuit.outcome is not Outcome.PREEMPTED:
-                size = self._contract.action.size
-                self._publish_plan(np.zeros((0, size)), self._now(), self._belief, execute=0)
         reached = pursuit.outcome is Outcome.REACHED
-        self._status.state = msg.PlannerStatus.SUCCEEDED if reached else msg.PlannerStatus.FAILED
-        self._status.error_code = int(pursuit.outcome)
-        self._status.message = pursuit.message
-        self._status.distance = pursuit.distance
-        self._tell()
+        with self._lock:
+            self._task = self._newest = None
+            if pursuit.outcome is not Outcome.PREEMPTED:
+                nothing = np.zeros((0, self._contract.action.size))
+                self._publish_plan(nothing, self._now(), self._belief, execute=0)
+            self._status.state = msg.PlannerStatus.SUCCEEDED if reached else msg.PlannerStatus.FAILED
+            self._status.error_code = int(pursuit.outcome)
+            self._status.message = pursuit.message
+            self._status.distance = pursuit.distance
+            self._tell()
         self.get_logger().info(f"goal ended: {pursuit.outcome.name}: {pursuit.message}")
-        task.ended.set_result(None)
+        self._result(task.handle).set_result(
+            ReachGoal.Result(
+                success=reached,
+                error_code=int(pursuit.outcome),
+                message=pursuit.message,
+                final_distance=pursuit.distance,
+                plans=task.plans,
+            )
+        )
 
-    def _work(self) -> None:
-        """Plan for whatever job is there; the worker's thread."""
-        warm: tuple[Task, int] | None = None  # whose the planner's last plan is, and its stamp
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._job is not None or not self._working)
-                if not self._working or self._job is None:
-                    return
-                (task, belief, arrival), self._job = self._job, None
-            try:
-                elapsed = None
-                if warm is not None and warm[0] is task and warm[1] <= belief.stamp:
-                    elapsed = round((belief.stamp - warm[1]) / self._contract.period_ns)
-                else:
-                    self._planner.reset()
-                result = self._planner.plan(belief.latent, task.pursuit.goal, elapsed)
-                if not np.isfinite(result.actions).all():
-                    raise ArithmeticError("the plan is not finite")
-            except Exception as error:
-                self.log_exception("planning", error)
-                task.pursuit.end(Outcome.INTERNAL, f"planning failed: {error!r}; see the planner's log")
-                self.executor.create_task(self._conclude, task)
-                continue
-            warm = (task, belief.stamp)
-            with self._changed:
-                if task is not self._task:
-                    continue  # ended meanwhile
-                self._newest = self._publish_plan(
-                    result.actions, belief.stamp, belief, execute=self._execute, cost=float(result.cost)
-                )
-                task.plans += 1
+    def _plan(self, job: tuple[Task, Belief, float]) -> None:
+        """Plan from a belief towards a goal, and publish; the worker's thread."""
+        task, belief, arrival = job
+        if task is not self._task:
+            return
+        try:
+            result = self._search(task, belief)
+        except Exception as error:
+            self.log_exception("planning", error)
+            task.pursuit.end(Outcome.INTERNAL, f"planning failed: {error!r}; see the planner's log")
+            self.executor.create_task(self._conclude, task)
+            return
+        with self._lock:
+            if task is not self._task:
+                return  # ended meanwhile
+            self._newest = self._publish_plan(
+                result.actions, belief.stamp, belief, execute=self._execute, cost=float(result.cost)
+            )
+            task.plans += 1
             self.monitor.done(time.monotonic() - arrival)
             self._tell_plan(task, result)
+
+    def _search(self, task: Task, belief: Belief) -> PlanResult:
+        elapsed = None
+        if self._warm is not None and self._warm[0] is task and self._warm[1] <= belief.stamp:
+            elapsed = round((belief.stamp - self._warm[1]) / self._contract.period_ns)
+        else:
+            self._planner.reset()
+        result = self._planner.plan(belief.latent, task.pursuit.goal, elapsed)
+        if not np.isfinite(result.actions).all():
+            raise ArithmeticError("the plan is not finite")
+        self._warm = (task, belief.stamp)
+        return result
 
     def _publish_plan(
         self, actions: NDArray[np.float64], stamp: int, belief: Belief | None, *, execute: int, **more: float
@@ -367,15 +307,12 @@ class PlannerNode(ModelNode):
 
     def _tell_plan(self, task: Task, result: PlanResult) -> None:
         pursuit = task.pursuit
-        with self._changed:
-            if task is not self._task:
-                return  # ended meanwhile; the status is no longer this goal's
-            self._status.distance = pursuit.distance
-            self._status.cost = float(result.cost)
-            self._status.solve_time = result.seconds
-            self._status.evaluations = result.evaluations
-            self._status.plans = task.plans
-            self._tell()
+        self._status.distance = pursuit.distance
+        self._status.cost = float(result.cost)
+        self._status.solve_time = result.seconds
+        self._status.evaluations = result.evaluations
+        self._status.plans = task.plans
+        self._tell()
         task.handle.publish_feedback(
             ReachGoal.Feedback(
                 distance=pursuit.distance,
