@@ -8,13 +8,17 @@ there is no stop-gradient and no target network (SMWM, arXiv 2606.20104).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from smwm_ros.models.world_model import WorldModel
+
+class Models(Protocol):
+    """What a term needs of a world model: g(z, a) and h(z, z')."""
+
+    dynamics: nn.Module
+    inverse: nn.Module
 
 
 class ForwardTerm(nn.Module):
@@ -22,7 +26,7 @@ class ForwardTerm(nn.Module):
 
     def forward(
         self,
-        model: WorldModel,
+        model: Models,
         latents: Float[Tensor, "batch moments latent"],
         blocks: Float[Tensor, "batch time block"],
     ) -> Float[Tensor, ""]:
@@ -36,7 +40,7 @@ class InverseTerm(nn.Module):
 
     def forward(
         self,
-        model: WorldModel,
+        model: Models,
         latents: Float[Tensor, "batch moments latent"],
         blocks: Float[Tensor, "batch time block"],
     ) -> Float[Tensor, ""]:
