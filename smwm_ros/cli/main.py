@@ -11,6 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import typer
+from rich.markup import escape
 
 from smwm_ros.cli import bench, data, environment
 from smwm_ros.cli.demo import demo
@@ -51,7 +52,7 @@ def main() -> NoReturn:
     try:
         app()
     except SmwmError as error:
-        console.print(f"[bold red]smwm:[/] {_escape(str(error))}", soft_wrap=True)
+        console.print(f"[bold red]smwm:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -70,16 +71,11 @@ def _report_bug(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="smwm-", suffix=".log", delete=False) as file:
         file.write(trace)
     console.print(
-        f"[bold red]smwm:[/] {_escape(repr(error))}\nThis is a fault of smwm_ros itself. "
+        f"[bold red]smwm:[/] {escape(repr(error))}\nThis is a fault of smwm_ros itself. "
         f"The traceback is in {Path(file.name)}; please report it.",
         soft_wrap=True,
     )
     return BUG
-
-
-def _escape(text: str) -> str:
-    """Keep brackets in messages from being read as markup."""
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":
