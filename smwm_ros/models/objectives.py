@@ -8,12 +8,13 @@ there is no stop-gradient and no target network (SMWM, arXiv 2606.20104).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Models(Protocol):
     """What a term needs of a world model: g(z, a) and h(z, z')."""
 
