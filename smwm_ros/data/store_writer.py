@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,7 +54,8 @@ class EpisodeWriter:
         self._datasets: dict[str, h5py.Dataset] = {}
         self._digests: dict[str, Any] = {}
         try:
-            self._file = h5py.File(self._partial, "w")
+            self._output = _Output(self._partial)
+            self._file = h5py.File(self._output, "w")
         except OSError as error:
             raise DataError(
                 f"{self.path}: cannot write the store ({error}); its folder must exist and be writable"
@@ -70,9 +71,8 @@ class EpisodeWriter:
             if kind is None:
                 self._finish()
         finally:
-            # After a failed write HDF5 cannot flush, and says so again; the file goes anyway.
-            with suppress(OSError, RuntimeError):
-                self._file.close()
+            self._file.close()
+            self._output.close()
             self._partial.unlink(missing_ok=True)
 
     def write(self, columns: Columns) -> None:
@@ -91,10 +91,10 @@ class EpisodeWriter:
             self._create(arrays)
         count = len(arrays["action"])
         for name, array in arrays.items():
-            with self._full_disk_named():
-                self._datasets[name].resize(self._rows + count, axis=0)
-                self._datasets[name][self._rows :] = array
+            self._datasets[name].resize(self._rows + count, axis=0)
+            self._datasets[name][self._rows :] = array
             self._digests[name].update(array)
+        self._output.check(self.path)
         self._rows += count
         self._episode_rows += count
 
@@ -153,25 +153,61 @@ class EpisodeWriter:
         for _, column in sorted(self._digests.items()):
             digest.update(column.digest())
         self.fingerprint = digest.hexdigest()[:16]
-        with self._full_disk_named():
-            self._file["ep_len"] = lengths
-            self._file["ep_offset"] = np.cumsum(lengths) - lengths
-            self._file.attrs["contract"] = contract
-            self._file.attrs["fingerprint"] = self.fingerprint
-            self._file.attrs["source"] = json.dumps(self.source)
-            self._file.close()
-            with self._partial.open("rb") as file:
-                os.fsync(file.fileno())
-            self._partial.replace(self.path)
+        self._file["ep_len"] = lengths
+        self._file["ep_offset"] = np.cumsum(lengths) - lengths
+        self._file.attrs["contract"] = contract
+        self._file.attrs["fingerprint"] = self.fingerprint
+        self._file.attrs["source"] = json.dumps(self.source)
+        self._file.close()
+        self._output.sync()
+        self._output.check(self.path)
+        self._partial.replace(self.path)
 
-    @contextmanager
-    def _full_disk_named(self) -> Iterator[None]:
+
+class _Output(io.FileIO):
+    """
+    A file that HDF5 writes through, and that never fails it.
+
+    HDF5 cannot close a file whose writes fail, and crashes the process at its end. So an error is
+    kept, what comes after it is thrown away, and ``check`` raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of the data, or pretend to."""
+        left = memoryview(data).cast("B")
+        size = len(left)
         try:
-            yield
-        except (OSError, RuntimeError) as error:  # h5py raises either
+            while left and self._error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's size, or pretend to."""
+        try:
+            return super().truncate(size) if self._error is None else 0
+        except OSError as error:
+            self._error = error
+            return 0
+
+    def sync(self) -> None:
+        """Wait until the contents would survive a power cut."""
+        try:
+            os.fsync(self.fileno())
+        except OSError as error:
+            self._error = self._error or error
+
+    def check(self, path: Path) -> None:
+        """Raise a DataError if anything has failed."""
+        if self._error is not None:
             raise DataError(
-                f"{self.path}: writing failed ({error}). Is the disk full? Nothing was left behind."
-            ) from error
+                f"{path}: writing failed ({self._error}). Is the disk full? Nothing was left behind."
+            ) from self._error
 
 
 def _kinds(columns: Mapping[str, Any]) -> dict[str, str]:
