@@ -38,7 +38,7 @@ walk(smwm_ros)
 
 
 def test_everything_but_nodes_and_messages_runs_without_ros() -> None:
-    """An import of rclpy or of a message, direct or through others, outside nodes/ and messages.py."""
+    """An import of rclpy or of a message, direct or through others, outside nodes/ and messages/."""
     command = [sys.executable, "-c", WITHOUT_ROS]
     run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert run.stdout == ""

@@ -14,6 +14,7 @@ from smwm_ros import messages, msg
 from smwm_ros.action import ReachGoal
 from smwm_ros.contract import Contract, load_contract
 from smwm_ros.errors import DataError
+from smwm_ros.messages.images import RAW_IMAGE
 from smwm_ros.runtime.belief import Belief, Latent
 from smwm_ros.runtime.gate import Command
 from smwm_ros.runtime.goal import Outcome
@@ -45,7 +46,7 @@ def robot(kind: str) -> Contract:
     return REACHER.model_copy(update={"action": action})
 
 
-def camera(encoding: str = "rgb8", kind: str = messages.RAW_IMAGE) -> Contract:
+def camera(encoding: str = "rgb8", kind: str = RAW_IMAGE) -> Contract:
     stream = REACHER.observation.image.model_copy(
         update={"encoding": encoding, "type": kind, "width": 24, "height": 16, "size": 16}
     )

@@ -11,8 +11,9 @@ from rclpy.duration import Duration
 from smwm_ros import msg
 from smwm_ros.errors import DataError
 from smwm_ros.messages import applied_to_message, command_type, encode_command, plan_from_message
-from smwm_ros.nodes.lifecycle import SmwmNode, run
+from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, Param
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import EVERY, NEWEST
 from smwm_ros.runtime.gate import Command, RealTimeGate
 from smwm_ros.runtime.lock_step import LockStepGate

@@ -11,8 +11,9 @@ from rclpy.task import Future
 
 from smwm_ros.messages import from_time, image_type, to_time
 from smwm_ros.msg import Plan
-from smwm_ros.nodes.lifecycle import SmwmNode, run
+from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, SENSOR_RELIABILITY, Param
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import NEWEST, sensor
 from smwm_ros.srv import Reset
 from smwm_ros.tasks.exploration import ColouredNoise

@@ -14,9 +14,9 @@ from smwm_ros.data.alignment import Tick, TickGate
 from smwm_ros.data.images import picture
 from smwm_ros.errors import SmwmError
 from smwm_ros.messages import from_time, image_type, latent_to_message
-from smwm_ros.nodes.lifecycle import run
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import SENSOR_RELIABILITY
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import NEWEST, sensor
 from smwm_ros.runtime.belief import Latent
 from smwm_ros.runtime.worker import Worker

@@ -22,9 +22,9 @@ from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.messages import belief_from_message, from_time, header, plan_to_message
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
-from smwm_ros.nodes.lifecycle import run
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import LOCK_STEP, Param, from_settings
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import LATCHED, NEWEST
 from smwm_ros.planning.mpc import MPC, PlannerConfig, PlanResult
 from smwm_ros.runtime.belief import Belief

@@ -18,8 +18,9 @@ from smwm_ros.data.bag_writer import BagWriter
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.messages import command_type, image_type
 from smwm_ros.msg import AppliedAction
-from smwm_ros.nodes.lifecycle import SmwmNode, run
+from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, SENSOR_RELIABILITY, Param
+from smwm_ros.nodes.process import run
 
 COLLECT = 0.01
 """Seconds between two looks at the queues."""

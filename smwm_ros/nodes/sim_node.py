@@ -14,8 +14,9 @@ from std_srvs.srv import SetBool, Trigger
 from smwm_ros.errors import SmwmError
 from smwm_ros.messages import command_type, decode_command, encode_image, from_time, image_type, to_time
 from smwm_ros.msg import AppliedAction
-from smwm_ros.nodes.lifecycle import SmwmNode, run
+from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, SENSOR_RELIABILITY, Param
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import CLOCK, EVERY, NEWEST, sensor
 from smwm_ros.srv import Reset
 from smwm_ros.tasks import make_task

@@ -10,9 +10,9 @@ import numpy as np
 from smwm_ros import msg
 from smwm_ros.errors import DataError
 from smwm_ros.messages import applied_from_message, belief_to_message, latent_from_message
-from smwm_ros.nodes.lifecycle import run
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import Param
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import EVERY, NEWEST
 from smwm_ros.runtime.belief import BeliefTracker
 from smwm_ros.srv import Predict

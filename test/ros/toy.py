@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from smwm_ros.contract import Contract, load_contract
 from smwm_ros.errors import CheckpointError
 from smwm_ros.nodes.action_node import ActionNode
-from smwm_ros.nodes.lifecycle import SmwmNode, run
+from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.perception_node import PerceptionNode
+from smwm_ros.nodes.process import run
 from smwm_ros.nodes.world_model_node import WorldModelNode
 
 SPAN = 8.0

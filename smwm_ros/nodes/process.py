@@ -1,0 +1,75 @@
+"""The process around one node: signals, readiness, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.task import Future
+
+from smwm_ros.errors import SmwmError
+from smwm_ros.nodes.lifecycle import SmwmNode
+from smwm_ros.stack.notify import notify_failed, notify_ready
+
+
+def run(make_node: Callable[[], SmwmNode]) -> None:
+    """
+    Be the process of one node: start it, spin until a signal or ``finish``, end in good order.
+
+    SIGINT and SIGTERM end the process with exit code 0 after the node's ``stop`` and ``tear_down``
+    have run; a second one ends it at once. The exit code is 1 if the node could not start.
+    """
+    # rclpy's own handlers would shut the context down before the node could say its last word, and
+    # Python's run only once rcl_wait returns. The interpreter's note in a socket comes at once, and
+    # whichever thread the signal reached: libraries (OpenBLAS) have started some while being imported.
+    signalled: Future[int] = Future()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+    def wait_for_signals() -> None:
+        # Nothing comes once the process has ended meanwhile.
+        if reader.recv(1):
+            signalled.set_result(0)
+            if second := reader.recv(1):
+                os._exit(128 + second[0])
+
+    threading.Thread(target=wait_for_signals, name="signals", daemon=True).start()
+    sys.exit(_spin(make_node, signalled))
+
+
+def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
+    try:
+        rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        node = make_node()
+    except SmwmError as error:
+        print(error, file=sys.stderr)
+        notify_failed(str(error))
+        return 1
+    # Either a signal or the node itself ends the spinning.
+    signalled.add_done_callback(lambda _: node.finish(0))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if not signalled.done():
+            if node.value("autostart") and not node.bring_up():
+                notify_failed(node.failure)
+                return 1
+            notify_ready()
+            executor.spin_until_future_complete(node.finished)
+        node.trigger_shutdown()
+    except ExternalShutdownException:
+        return 1
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return node.finished.result() or 0
