@@ -26,7 +26,7 @@ from smwm_ros.stack.notify import ADDRESS
 
 POLL = 0.02
 LAST_LINES = 12
-GRACE = ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+GRACE = ((signal.SIGINT, 6.0), (signal.SIGTERM, 4.0), (signal.SIGKILL, 20.0))
 """What ends a process, and the seconds each gets before the next."""
 PR_SET_PDEATHSIG = 1
 
