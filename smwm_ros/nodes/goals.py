@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PARAMETERS = (
     Param(
         name="tolerance",
-        default=0.5,
+        default=0.2,
         low=0.0,
         description="Distance at which a goal counts as reached, in model steps; goals may give their own.",
     ),

@@ -28,7 +28,7 @@ class WorldModelNode(ModelNode):
         *ModelNode.model_parameters,
         Param(
             name="surprise_threshold",
-            default=10.0,
+            default=5.0,
             low=0.0,
             description="Surprise that counts as high, as a multiple of the median on validation data.",
         ),
