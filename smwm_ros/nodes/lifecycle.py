@@ -65,6 +65,7 @@ class SmwmNode(LifecycleNode):
         declare(self, (AUTOSTART, *self.parameters))
         self.monitor = Monitor()
         self.active = False
+        self._made = False  # something that cleanup must destroy
         self.finished: Future[int] = Future()
         """Resolved with the exit code when the process should end; see :meth:`finish`."""
         self.failure = ""
@@ -164,8 +165,14 @@ class SmwmNode(LifecycleNode):
         """Configure and activate; False if either failed (the reason is logged)."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
+    def shut_down(self) -> None:
+        """Stop and let go, from whatever state."""
+        if self._made:
+            self.trigger_shutdown()
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make the diagnostics publisher, then run ``set_up``; undo all if that fails."""
+        self._made = True
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
         result = self._attempt("configure", self.set_up)
@@ -215,6 +222,9 @@ class SmwmNode(LifecycleNode):
         return SUCCESS
 
     def _let_go(self) -> TransitionCallbackReturn:
+        if not self._made:
+            return SUCCESS
+        self._made = False
         result = self._attempt("tear down", self.tear_down)
         for entity in self._entities():
             if id(entity) not in self._permanent:

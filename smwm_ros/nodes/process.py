@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.task import Future
 
 from smwm_ros.errors import SmwmError
@@ -50,7 +51,7 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
     try:
         rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
         node = make_node()
-    except SmwmError as error:
+    except (SmwmError, rclpy_implementation.RCLError) as error:
         print(error, file=sys.stderr)
         notify_failed(str(error))
         return 1
@@ -65,10 +66,10 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
                 return 1
             notify_ready()
             executor.spin_until_future_complete(node.finished)
-        node.trigger_shutdown()
     except ExternalShutdownException:
         return 1
     finally:
+        node.shut_down()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

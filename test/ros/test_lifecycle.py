@@ -119,6 +119,16 @@ def test_failed_set_up_is_told_undone_and_can_be_tried_again(
     assert node.bring_up()
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_shut_down_from_any_state_tears_down_once(node: Fragile, steps: int) -> None:
+    for trigger in (node.trigger_configure, node.trigger_activate)[:steps]:
+        trigger()
+    node.shut_down()
+    node.shut_down()
+    assert node.steps.count("tear_down") == (steps > 0)
+    assert node.steps.count("stop") == (steps == 2)
+
+
 def test_failed_start_leaves_the_node_inactive(node: Fragile) -> None:
     node.failures["start"] = ConfigError("no")
     assert not node.bring_up()
