@@ -23,7 +23,7 @@ def reproduce(
         "runs/reproduce"
     ),
     robot: Robot = "reacher",
-    episodes: Annotated[int, typer.Option(min=2, help="Episodes to record.")] = 500,
+    episodes: Annotated[int, typer.Option(min=2, help="Episodes to record.")] = 300,
     ticks: Annotated[int, typer.Option(min=2, help="Images in each.")] = 200,
     model: Annotated[str, typer.Option(help="Preset of config/models, or a YAML file.")] = "smwm",
     seed: Annotated[int, typer.Option(min=0, help="Of the recording and of the training.")] = 0,
