@@ -84,9 +84,10 @@ class PlannerNode(ModelNode):
             reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
             raise ConfigError(f"{self.get_fully_qualified_name()}: {reasons}") from error
         self._execute = config.replan
-        self._planner = self._make_planner(self._model, config, self.value("seed"))
         nothing = np.zeros(self._model.latent_size, np.float32)
-        self._planner.plan(nothing, nothing, None)  # the first run is slow
+        # The first run is slow. It is another planner's, since it draws random numbers.
+        self._make_planner(self._model, config, 0).plan(nothing, nothing, None)
+        self._planner = self._make_planner(self._model, config, self.value("seed"))
         self._plans = self.create_publisher(msg.Plan, "plan", NEWEST)
         self._statuses = self.create_publisher(msg.PlannerStatus, "planner_status", LATCHED)
         self.listen(msg.Belief, "belief", self._on_belief, NEWEST)
@@ -132,7 +133,7 @@ class PlannerNode(ModelNode):
         return GoalResponse.ACCEPT if self.active else GoalResponse.REJECT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
-        self._results[bytes(handle.goal_id.uuid)] = self.executor.create_future()
+        self._results[bytes(handle.goal_id.uuid)] = Future()
         handle.execute()
         now, steady = self._now(), time.monotonic()
         try:
