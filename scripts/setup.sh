@@ -63,7 +63,7 @@ install_packages() {
 }
 
 pip_install() {
-  $venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" </dev/null ||
+  $venv/bin/python -m pip install -qq --disable-pip-version-check "$@" </dev/null ||
     fail "pip failed; its message is above. Run this again when the cause is gone."
 }
 
