@@ -93,8 +93,9 @@ class TickGate:
         return Tick.NEXT
 
     def restart(self) -> None:
-        """Forget the last image, so that the next one starts an episode."""
+        """Let the next image start an episode: another topic has shown that the clock jumped."""
         self.last = self._seen = None
+        self.jumps += 1
 
 
 class SampleHistory:
