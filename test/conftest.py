@@ -11,9 +11,10 @@ import psutil
 import pytest
 from jaxtyping import install_import_hook
 
-# Inherited by every process that a test starts. Domains up to 101 are usable on every Linux.
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+from smwm_ros.cli.environment import isolate
+
+# Inherited by every process that a test starts.
+isolate()
 # Several processes share the cores: one thread in each is faster than all threads in all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

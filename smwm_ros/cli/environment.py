@@ -18,6 +18,8 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+PARTICIPANTS = 10
+"""Processes whose ports are looked at to see whether a ROS domain is in use."""
 STARTED = time.monotonic()
 """When the command line began, steady seconds."""
 
@@ -52,14 +54,20 @@ def isolate(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _free_domain() -> int:
-    """Return a domain whose first participant's port is not taken on this machine."""
+    """Return a domain in which no participant listens on this machine."""
     first = os.getpid() % 100
     for offset in range(100):
         domain = 1 + (first + offset) % 100  # above 101 the ports collide with Linux's ephemeral ones
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7400 + 250 * domain + 10))  # RTPS 9.6.2: where participant 0 listens
-            except OSError:
-                continue
-        return domain
+        # RTPS 9.6.2: where participant n listens. The first ones may have left already.
+        if all(_is_free(7400 + 250 * domain + 10 + 2 * number) for number in range(PARTICIPANTS)):
+            return domain
     return 1 + first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
