@@ -25,5 +25,16 @@ CLOCK = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
 
 
 def sensor(reliability: str) -> QoSProfile:
-    """Return the profile of camera and joint topics; ``best_effort`` or ``reliable``."""
+    """Return the profile with which camera and joint topics are read: the newest message only."""
     return _profile(ReliabilityPolicy[reliability.upper()], 1)
+
+
+def sensor_source(reliability: str) -> QoSProfile:
+    """
+    Return the profile with which a simulated robot publishes them.
+
+    A reliable writer keeps what its readers have yet to acknowledge: with a history of one, the next
+    image would push out the one that a busy recorder is still waiting for.
+    """
+    reliable = reliability == "reliable"
+    return _profile(ReliabilityPolicy[reliability.upper()], 100 if reliable else 1)

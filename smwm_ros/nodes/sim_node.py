@@ -17,7 +17,7 @@ from smwm_ros.msg import AppliedAction
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, SENSOR_RELIABILITY, Param
 from smwm_ros.nodes.process import run
-from smwm_ros.nodes.qos import CLOCK, EVERY, NEWEST, sensor
+from smwm_ros.nodes.qos import CLOCK, EVERY, NEWEST, sensor_source
 from smwm_ros.srv import Reset
 from smwm_ros.tasks import make_task
 
@@ -68,7 +68,7 @@ class SimNode(SmwmNode):
         self._observation, _ = self._task.reset(seed=self.value("seed"))
 
         action, observation = self._contract.action, self._contract.observation
-        profile = sensor(self.value("sensor_reliability"))
+        profile = sensor_source(self.value("sensor_reliability"))
         self._images = self.create_publisher(image_type(self._contract), observation.image.topic, profile)
         self._joints = self._depths = self._infos = None
         if observation.joints:
