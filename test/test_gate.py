@@ -377,17 +377,26 @@ def test_lock_step_repeats_its_command_while_the_clock_stays() -> None:
     assert robot.gate.step(START + PERIOD, robot.steady + 0.6).stamp == START + PERIOD  # type: ignore[union-attr]
 
 
-def test_lock_step_reset_drops_the_plan_and_watchdog_acts_at_last() -> None:
+def test_lock_step_reset_drops_the_plan_and_then_time_stands_still() -> None:
+    """Pins that no safe action takes the first tick of an episode whose first plan is still being made."""
     robot = Robot(LockStepGate(REACHER))
     robot.plays(RAMP)
     robot.now = START + 2 * REACHER.max_gap_ns
     assert robot.gate.step(robot.now, 5.1) is None
-    assert robot.gate.step(robot.now, 14.9) is None
-    command = robot.gate.step(robot.now, 15.1)
+    assert robot.gate.step(robot.now, 50.0) is None
+    robot.plays(at(robot.now + PERIOD, RAMP, sequence=2))
+
+
+def test_lock_step_watchdog_ends_a_plan_that_has_no_successor() -> None:
+    robot = Robot(LockStepGate(REACHER))
+    for tick in range(5):
+        robot.give(RAMP) if tick == 0 else robot.gate.step(START + tick * PERIOD, 5.0)
+    assert robot.gate.step(START + 5 * PERIOD, 14.9) is None
+    command = robot.gate.step(START + 5 * PERIOD, 15.1)
     assert command is not None
     assert command.safe
+    assert robot.gate.step(START + 6 * PERIOD, 50.0) is None
     assert robot.gate.counts["watchdog"] == 1
-    robot.plays(at(robot.now + PERIOD, RAMP, sequence=2))
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)

@@ -23,8 +23,9 @@ class LockStepGate(Gate):
 
     Two things here go by steady time. While the clock stays at a tick that has its command, that very
     command is repeated every ``REPEAT`` seconds: the simulator may not have been connected yet when
-    it first went out. And the watchdog sends a safe action each ``WATCHDOG`` seconds without a new
-    command.
+    it first went out. And the watchdog ends a plan with one safe action when no new command has come for
+    ``WATCHDOG`` seconds. Without a plan time stands still: a safe action would use up a tick, which
+    may be the first one of an episode that has just begun.
 
     A command may change by ``max_change`` times the ROS time since the last one, but no more than
     one period of it.
@@ -34,7 +35,7 @@ class LockStepGate(Gate):
     REPEAT = 1.0
     """Steady seconds until a command is sent again."""
     WATCHDOG = 10.0
-    """Steady seconds without a new command until a safe one is sent."""
+    """Steady seconds without a new command until a plan is ended; looked at each ``REPEAT``."""
 
     def __init__(self, contract: Contract, model: str = "") -> None:
         """See :class:`Gate`."""
@@ -54,12 +55,12 @@ class LockStepGate(Gate):
             return command
         if not np.isfinite(self.wake):  # the first call
             self._rest(steady)
-        if steady >= self._deadline:
+        if steady >= self._deadline and self._plan is not None:
             self._drop("watchdog")
             self._command = self._safe(now, steady)
             return self._command
         if steady >= self.wake:
-            self.wake = min(steady + self.REPEAT, self._deadline)
+            self.wake = steady + self.REPEAT
             if self._last is not None and now <= self._last:
                 return self._command
         return None
