@@ -60,6 +60,7 @@ def test_new_world_and_older_stamp_make_a_plan_due_at_once() -> None:
     pursuit = pursue(replan=5)
     assert observe(pursuit, belief(0))
     assert observe(pursuit, belief(1, observations=1))
+    assert not observe(pursuit, belief(1, observations=1)), "the same image shown again"
     assert not observe(pursuit, belief(2))
     assert observe(pursuit, belief(-100))
 

@@ -108,8 +108,13 @@ class ActionNode(SmwmNode):
                 wait = self._gate.wake - time.monotonic()
                 if wait > 0:
                     self._changed.wait(wait)
-                else:
+                    continue
+                try:
                     self._send(self._gate.step(self._now(), time.monotonic()))
+                except Exception as error:
+                    # Whatever it was, the robot must not be left without its next command.
+                    self.fault("fault.exception", f"playing: {error!r}")
+                    self._changed.wait(self._contract.period)
 
     def _now(self) -> int:
         return self.get_clock().now().nanoseconds

@@ -19,7 +19,7 @@ from rclpy.task import Future
 from smwm_ros import msg
 from smwm_ros.action import ReachGoal
 from smwm_ros.errors import ConfigError, DataError
-from smwm_ros.messages import belief_from_message, from_time, header, plan_to_message
+from smwm_ros.messages import belief_from_message, header, plan_to_message
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
 from smwm_ros.nodes.modelled import ModelNode
@@ -83,7 +83,8 @@ class PlannerNode(ModelNode):
         except ValidationError as error:
             reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
             raise ConfigError(f"{self.get_fully_qualified_name()}: {reasons}") from error
-        self._execute = config.replan
+        self._replan = config.replan
+        self._lock_step = self.value("lock_step")
         nothing = np.zeros(self._model.latent_size, np.float32)
         # The first run is slow. It is another planner's, since it draws random numbers.
         self._make_planner(self._model, config, 0).plan(nothing, nothing, None)
@@ -108,7 +109,7 @@ class PlannerNode(ModelNode):
         self._task: Task | None = None
         self._results: dict[bytes, Future[ReachGoal.Result]] = {}
         self._sequence = 0
-        self._newest: msg.Plan | None = None
+        self._newest: Plan | None = None
         self._warm: tuple[Task, int] | None = None  # whose the planner's last plan is, and its stamp
         self._status = msg.PlannerStatus(state=msg.PlannerStatus.IDLE, message="waiting for a belief")
         # Whose goal it is, plans and status are changed by both threads.
@@ -142,7 +143,7 @@ class PlannerNode(ModelNode):
                 goals.read_limits(handle.request, self.value),
                 self._contract,
                 self._model.distance,
-                replan=self._execute,
+                replan=self._replan,
                 now=now,
                 steady=steady,
             )
@@ -155,7 +156,8 @@ class PlannerNode(ModelNode):
             self._task = Task(handle, pursuit)
             self._status = msg.PlannerStatus(state=msg.PlannerStatus.ACTIVE, message="pursuing the goal")
             self._tell()
-        if self._belief is not None:
+        # In lock-step the belief of this tick is on its way; a plan from an earlier one would be one too many.
+        if self._belief is not None and not (self._lock_step and self._belief.stamp < now):
             self._observe(self._belief, now, steady)
 
     def _refuse(self, handle: ServerGoalHandle, error: Exception) -> None:
@@ -214,8 +216,23 @@ class PlannerNode(ModelNode):
             self._worker.offer((task, belief, arrival))
         elif task.pursuit.outcome is not None:
             self._conclude(task)
-        elif self._newest is not None and from_time(self._newest.header.stamp) == belief.stamp:
-            self._plans.publish(self._newest)  # an image shown again: the plan did not get through
+        elif self._lock_step:
+            self._play_on(belief)
+
+    def _play_on(self, belief: Belief) -> None:
+        """
+        Send the rest of the newest plan, for the tick of this belief.
+
+        In lock-step each plan is for one tick, so that time waits for every belief. A plan for several
+        would be played faster than the images are encoded, and which of them are would be chance.
+        """
+        with self._lock:
+            plan = self._newest
+            if plan is None:
+                return
+            index = round((belief.stamp - plan.stamp) / self._contract.period_ns)
+            if 0 <= index < self._replan:
+                self._publish_plan(plan.actions[index:], belief.stamp, plan.evidence, 1, plan.cost)
 
     def _look(self) -> None:
         if self._task is not None:
@@ -237,7 +254,8 @@ class PlannerNode(ModelNode):
             self._task = self._newest = None
             if pursuit.outcome is not Outcome.PREEMPTED:
                 nothing = np.zeros((0, self._contract.action.size))
-                self._publish_plan(nothing, self._now(), self._belief, execute=0)
+                evidence = 0 if self._belief is None else self._belief.evidence
+                self._publish_plan(nothing, self._now(), evidence, 0)
             self._status.state = msg.PlannerStatus.SUCCEEDED if reached else msg.PlannerStatus.FAILED
             self._status.error_code = int(pursuit.outcome)
             self._status.message = pursuit.message
@@ -269,8 +287,9 @@ class PlannerNode(ModelNode):
         with self._lock:
             if task is not self._task:
                 return  # ended meanwhile
+            execute = 1 if self._lock_step else self._replan
             self._newest = self._publish_plan(
-                result.actions, belief.stamp, belief, execute=self._execute, cost=float(result.cost)
+                result.actions, belief.stamp, belief.evidence, execute, float(result.cost)
             )
             task.plans += 1
             self.monitor.done(time.monotonic() - arrival)
@@ -289,22 +308,26 @@ class PlannerNode(ModelNode):
         return result
 
     def _publish_plan(
-        self, actions: NDArray[np.float64], stamp: int, belief: Belief | None, *, execute: int, **more: float
-    ) -> msg.Plan:
+        self,
+        actions: NDArray[np.float64],
+        stamp: int,
+        evidence: int,
+        execute: int,
+        cost: float = float("nan"),
+    ) -> Plan:
         self._sequence += 1
         plan = Plan(
             stamp=stamp,
-            evidence=0 if belief is None else belief.evidence,
+            evidence=evidence,
             model=self._model.id,
             sequence=self._sequence,
             period=self._contract.period,
             execute=execute,
             actions=actions,
-            **more,
+            cost=cost,
         )
-        message = plan_to_message(plan)
-        self._plans.publish(message)
-        return message
+        self._plans.publish(plan_to_message(plan))
+        return plan
 
     def _tell_plan(self, task: Task, result: PlanResult) -> None:
         pursuit = task.pursuit

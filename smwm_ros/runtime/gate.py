@@ -63,7 +63,7 @@ class Gate(ABC):
         self.counts: Counter[str] = Counter()
         """How often each kind of intervention happened."""
         self.wake = -np.inf
-        """Steady time at which ``step`` should be called next, in s; infinity: not before a plan comes."""
+        """Steady time at which ``step`` should be called next, in s."""
         self._contract = contract
         self._model = model
         self._period = contract.period_ns

@@ -150,7 +150,7 @@ class Pursuit:
         limits = self._limits
         if self._began is None:
             self._began = belief.stamp
-        if belief.observations == 1:
+        if belief.observations == 1 and belief.stamp != self._planned:
             self._planned = None  # the world began anew: the last plan says nothing of it
         if self.distance < (1 - LEAST_PROGRESS) * self._best or self._best == float("inf"):
             self._best, self._progressed = self.distance, belief.stamp
