@@ -46,7 +46,7 @@ def check_middleware() -> str:
     if not came:
         raise StackError(
             f"a message sent to oneself through {get_rmw_implementation_identifier()} did not come back "
-            f"within {TIMEOUT:.0f} s. Is the network up (`lo` at least), and does the firewall allow multicast?"
+            f"within {TIMEOUT:.0f} s. Is the network up (`lo` at least), and multicast allowed on it?"
         )
     return f"{get_rmw_implementation_identifier()}, domain {domain}"
 

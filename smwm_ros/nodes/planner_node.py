@@ -156,7 +156,7 @@ class PlannerNode(ModelNode):
             self._task = Task(handle, pursuit)
             self._status = msg.PlannerStatus(state=msg.PlannerStatus.ACTIVE, message="pursuing the goal")
             self._tell()
-        # In lock-step the belief of this tick is on its way; a plan from an earlier one would be one too many.
+        # In lock-step the belief of this tick is on its way: a plan from an earlier one is one too many.
         if self._belief is not None and not (self._lock_step and self._belief.stamp < now):
             self._observe(self._belief, now, steady)
 
