@@ -10,7 +10,7 @@ from typing import Any
 
 from smwm_ros.cli.environment import isolate
 from smwm_ros.contract import Contract
-from smwm_ros.data.alignment import TickGate
+from smwm_ros.data.alignment import Tick, TickGate
 from smwm_ros.data.bag_rows import find_topic, stamp_of
 from smwm_ros.data.bags import BagReader
 from smwm_ros.errors import DataError
@@ -110,10 +110,16 @@ def record(
 
 
 def _count_images(bag: Path, contract: Contract) -> int:
-    """Count the images in a bag; one that the simulator sent twice counts once."""
+    """Count a bag's images, but for those without a neighbour in time, as the one before the first reset."""
     stream = contract.observation.image
     gate = TickGate(contract)
+    count = stretch = 0
     with BagReader(bag) as reader:
         for _, _, message in reader.messages([find_topic(reader, stream.topic, stream.type)]):
-            gate.offer(stamp_of(message))
-    return gate.images - gate.duplicates
+            tick = gate.offer(stamp_of(message))
+            if tick is Tick.START:
+                stretch = 0
+            if tick in (Tick.START, Tick.NEXT):
+                stretch += 1
+                count += {1: 0, 2: 2}.get(stretch, 1)
+    return count
