@@ -173,6 +173,14 @@ def test_a_cut_off_bag_is_read_up_to_the_cut(tmp_path: Path) -> None:
     assert (path / "bag.mcap").read_bytes() == before, "reading mends nothing in the file"
 
 
+def test_zeros_after_a_power_cut_are_not_data(tmp_path: Path) -> None:
+    """File systems may give a file its length before its contents."""
+    path = killed_at(tmp_path / "bag", flushes=2)
+    with (path / "bag.mcap").open("ab") as file:
+        file.write(bytes(100_000))
+    assert [message.values[0] for _, _, message in read(path, ACTIONS)] == list(range(20))
+
+
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_wherever_a_bag_is_cut_what_is_left_is_true(whole: Path, tmp_path: Path, data: st.DataObject) -> None:

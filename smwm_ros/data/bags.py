@@ -8,7 +8,6 @@ there; the file itself stays as it is.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +18,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from typing_extensions import Self
 
+from smwm_ros.data.cut_off import CutOff, cut_off_at
 from smwm_ros.data.message_types import message_types, own_types
 from smwm_ros.errors import DataError
 
-MAGIC = b"\x89MCAP0\r\n"
-DATA_END, FOOTER = 0x0F, 0x02
-# The records that make a file whole which has no summary: DataEnd without a checksum, and a
-# footer that refers to nothing (mcap.dev/spec).
-ENDING = (
-    bytes([DATA_END])
-    + (4).to_bytes(8, "little")
-    + bytes(4)
-    + bytes([FOOTER])
-    + (20).to_bytes(8, "little")
-    + bytes(20)
-    + MAGIC
-)
 STORAGES = (".mcap", ".db3")
 
 
@@ -62,6 +49,7 @@ class BagReader:
         self.path = Path(path)
         self.notes: list[str] = []
         sources = self._sources()
+        self.custom_data = _custom_data(self.path)
         with _errors_named(self.path):
             # The readers accept anything that behaves like a path.
             self._reader = AnyReader(sources, default_typestore=message_types())  # type: ignore[arg-type]
@@ -69,7 +57,6 @@ class BagReader:
         if not self._reader.message_count:
             self.close()
             raise DataError(f"{self.path}: the bag is empty: no message was recorded")
-        self.custom_data = _custom_data(self.path)
         self.topics = {c.topic: c.msgtype for c in self._reader.connections}
         # An old SQLite bag holds no definitions, and some recorders leave out those they cannot find.
         missing = {
@@ -114,7 +101,7 @@ class BagReader:
     def _connections(self, topics: Collection[str]) -> list[Connection]:
         return [connection for connection in self._reader.connections if connection.topic in topics]
 
-    def _sources(self) -> list[Path | _CutOff]:
+    def _sources(self) -> list[Path | CutOff]:
         """Choose what to read: the folder by its metadata, or its files one by one."""
         if not self.path.exists():
             raise DataError(f"{self.path}: no such bag; give a bag's folder, or an .mcap or .db3 file")
@@ -135,11 +122,11 @@ class BagReader:
             return sources
         return [self.path]
 
-    def _mended(self, path: Path) -> Path | _CutOff:
+    def _mended(self, path: Path) -> Path | CutOff:
         if path.suffix != ".mcap":
             return path
         try:
-            end = _cut_off_at(path)
+            end = cut_off_at(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
         if end is None:
@@ -153,83 +140,7 @@ class BagReader:
         self.notes.append(
             f"{path.name} was cut off while it was recorded: {end} of {size} bytes are complete and were read"
         )
-        return _CutOff(path, end)
-
-
-class _CutOff:
-    """The path of a file that reads as if it ended properly at ``end``."""
-
-    def __init__(self, path: Path, end: int) -> None:
-        self.path = path
-        self.end = end
-        self.name = path.name
-        self.suffix = path.suffix
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def exists(self) -> bool:
-        return self.path.exists()
-
-    def is_dir(self) -> bool:
-        return False
-
-    def open(self, mode: str = "rb") -> io.BufferedReader:
-        return io.BufferedReader(_Ended(self.path, self.end))
-
-
-class _Ended(io.RawIOBase):
-    """The first ``end`` bytes of a file, and then the records that end an MCAP file."""
-
-    def __init__(self, path: Path, end: int) -> None:
-        self._file = path.open("rb")
-        self._end = end
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = (0, self._position, self._end + len(ENDING))[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        if self._position < self._end:
-            self._file.seek(self._position)
-            data = self._file.read(min(len(buffer), self._end - self._position))
-        else:
-            start = self._position - self._end
-            data = ENDING[start : start + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _cut_off_at(path: Path) -> int | None:
-    """Return where the last complete record of an MCAP file ends; None if the file is whole."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return 0
-        file.seek(max(0, size - len(MAGIC)))
-        if size > 2 * len(MAGIC) and file.read() == MAGIC:
-            return None
-        end = len(MAGIC)
-        while True:
-            file.seek(end)
-            head = file.read(9)
-            following = end + 9 + int.from_bytes(head[1:], "little")
-            if len(head) < 9 or following > size or head[0] == DATA_END:
-                return end if end > len(MAGIC) else 0
-            end = following
+        return CutOff(path, end)
 
 
 def _custom_data(path: Path) -> dict[str, str]:

@@ -55,6 +55,7 @@ class Stream:
     kind: str
     """Message type, as bags name it."""
     lost: int = 0
+    """Messages that never came, as far as the middleware numbers them."""
     sequence: dict[bytes, int] = field(default_factory=dict)
     """Number of the newest message of each publisher; a step of more than one is a loss."""
 
@@ -69,9 +70,12 @@ class Stream:
         if taken is None:
             return None
         data, info = taken
-        number, publisher = info["publication_sequence_number"], info["publisher_gid"]["data"]
-        self.lost += max(0, number - self.sequence.get(publisher, number - 1) - 1)
-        self.sequence[publisher] = number
+        # Both depend on the middleware; the publisher is told from Kilted on.
+        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
+        if number is not None and publisher is not None:
+            before = self.sequence.get(publisher["data"], number - 1)
+            self.lost += max(0, number - before - 1)
+            self.sequence[publisher["data"]] = number
         return data, info["received_timestamp"]
 
 
