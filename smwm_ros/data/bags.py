@@ -88,15 +88,9 @@ class BagReader:
         Raises:
             DataError: the bag is damaged.
         """
-        stream = self._reader.messages(self._connections(topics))
-        while True:
-            with _errors_named(self.path):
-                item = next(stream, None)
-                if item is None:
-                    return
-                connection, received, data = item
-                message = self._reader.deserialize(data, connection.msgtype)
-            yield connection.topic, received, message
+        with _errors_named(self.path):
+            for connection, received, data in self._reader.messages(self._connections(topics)):
+                yield connection.topic, received, self._reader.deserialize(data, connection.msgtype)
 
     def _connections(self, topics: Collection[str]) -> list[Connection]:
         return [connection for connection in self._reader.connections if connection.topic in topics]
