@@ -59,11 +59,11 @@ def demo(
 
     isolate()
     contract = find_contract(robot)
-    clear(output)
     specs = describe(
         "sim",
         {"contract": robot, "checkpoint": str(checkpoint or ""), "bag": str(output / "bag"), "seed": seed},
     )
+    clear(output)
     with Supervisor(specs, logs=output / "logs") as stack:
         with console.status("starting the nodes") as line:
             # These imports take as long as the nodes' own, which go on meanwhile.
