@@ -28,8 +28,8 @@ def train(
 
     from smwm_ros.data.store import EpisodeStore
     from smwm_ros.errors import ConfigError
-    from smwm_ros.training.curves import plot_training
     from smwm_ros.models.config import ModelConfig, load_model_config
+    from smwm_ros.training.curves import plot_training
     from smwm_ros.training.trainer import train as run
     from smwm_ros.validation import check
 
