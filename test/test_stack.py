@@ -87,6 +87,7 @@ def test_stacks_hold_the_nodes_of_the_design(checkpoint: str):
     assert sim == ["sim", "perception", "world_model", "planner", "action"]
     assert names(describe("robot", given)) == sim[1:]
     assert names(describe("record", {"bag": "x"})) == ["recorder", "sim", "explorer", "action"]
+    assert names(describe("explore", {"bag": "x"})) == ["recorder", "explorer", "action"]
     assert names(describe("sim", {**given, "bag": "x"})) == ["recorder", *sim]
 
 

@@ -23,6 +23,7 @@ class Stack(str, Enum):
     sim = "sim"
     robot = "robot"
     record = "record"
+    explore = "explore"
 
 
 def up(

@@ -19,7 +19,7 @@ from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.resources import checkpoint_path, contract_path, share_directory
 
-StackName = Literal["sim", "robot", "record"]
+StackName = Literal["sim", "robot", "record", "explore"]
 Value = bool | int | float | str
 
 
