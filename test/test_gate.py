@@ -348,6 +348,18 @@ def test_lock_step_takes_a_plan_one_tick_ahead_of_its_clock_as_due() -> None:
     Robot(LockStepGate(REACHER), now=0).plays(RAMP)  # before any /clock
 
 
+def test_lock_step_plays_the_first_plan_after_a_reset_though_the_clock_was_lost() -> None:
+    """Pins that a lost /clock message makes no plan one from the future, and no tick a jump back."""
+    robot = Robot(LockStepGate(REACHER))
+    robot.plays(RAMP)
+    begin = START + PERIOD + 2 * REACHER.max_gap_ns
+    assert robot.plays(at(begin, RAMP, sequence=2)).stamp == begin
+    assert robot.gate.step(START, 5.0) is None
+    command = robot.gate.step(begin + PERIOD, 5.0)
+    assert command is not None
+    assert command.stamp == begin + PERIOD
+
+
 def test_lock_step_stop_takes_this_tick_or_the_next() -> None:
     robot = Robot(LockStepGate(REACHER))
     robot.stops(plan(stamp=START))
@@ -426,7 +438,7 @@ plans = st.builds(
 passing = st.tuples(st.floats(0, 0.2), mostly(1.0, 0.0, 0.5, 3.0))  # steady seconds, clock's speed
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     kind=st.sampled_from([RealTimeGate, LockStepGate]),
     safe=st.sampled_from(["zero", "hold", (0.3, -0.3)]),

@@ -351,7 +351,11 @@ class PlannerNode(ModelNode):
         self._statuses.publish(self._status)
 
     def _now(self) -> int:
-        return self.get_clock().now().nanoseconds
+        now = self.get_clock().now().nanoseconds
+        if self._lock_step and self._belief is not None:
+            # A belief's image was shown no later than now; /clock may be on its way still.
+            return max(now, self._belief.stamp)
+        return now
 
 
 def main() -> None:

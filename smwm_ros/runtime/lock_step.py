@@ -15,11 +15,12 @@ class LockStepGate(Gate):
 
     One command per tick, stamped with the tick. Of a plan only the ``execute`` actions are played,
     each as soon as the clock reaches its tick; then the gate waits for the next plan, and the
-    simulator with it. A plan may begin one tick in the future, since /clock and the plan travel on
-    different topics. An order to stop, or a refused plan, makes one safe action: for this tick, or
-    for the next one if this one has its command already. A plan that comes too late is ignored: it does
-    no harm, and the next one comes in time, as time waits for it. When the clock leaps by more than the
-    contract's ``max_gap`` the simulator was reset, and a plan from before is dropped.
+    simulator with it. A plan may be ahead of the clock by a tick, or by the leap of a reset, and is due
+    nonetheless: /clock travels on another topic, and may come later or be lost. An order to stop, or a
+    refused plan, makes one safe action: for this tick, or for the next one if this one has its command
+    already. A plan that comes too late is ignored: it does no harm, and the next one comes in time, as
+    time waits for it. When the clock leaps by more than the contract's ``max_gap`` the simulator was
+    reset, and a plan from before is dropped.
 
     Two things here go by steady time. While the clock stays at a tick that has its command, that very
     command is repeated every ``REPEAT`` seconds: the simulator may not have been connected yet when
@@ -75,7 +76,7 @@ class LockStepGate(Gate):
         return self._play(now, steady)
 
     def _play(self, tick: int, steady: float) -> Command | None:
-        if self._last is not None and tick < self._last - self._period:
+        if self._last is not None and tick < self._last - self._future_limit():
             self._last = None
             if self._plan is not None and self._plan.stamp > tick:
                 self._drop("clock turned back")
@@ -110,10 +111,10 @@ class LockStepGate(Gate):
         return seconds
 
     def _tick(self, plan: Plan, now: int) -> int:
-        return plan.stamp if now < plan.stamp <= now + self._period else now
+        return plan.stamp if now < plan.stamp <= now + self._future_limit() else now
 
     def _future_limit(self) -> int:
-        return self._period
+        return 2 * self._contract.max_gap_ns + self._period
 
     def _end(self, plan: Plan) -> int:
         return plan.stamp + plan.execute * self._period - self._period // 2
