@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 
@@ -59,6 +59,7 @@ def over_the_wire(message: Any) -> Any:
     return deserialize_message(serialize_message(message), type(message))
 
 
+@settings(deadline=None)
 @given(kind=st.sampled_from(sorted(COMMANDS)), values=st.tuples(finite, finite, finite), stamp=stamps)
 def test_commands_come_back_bit_for_bit(kind: str, values: tuple[float, ...], stamp: int) -> None:
     """Pins what lock-step builds on: the simulator compares the decoded command with the applied action."""
@@ -115,6 +116,7 @@ def test_bad_commands_are_refused() -> None:
         messages.decode_command(contract, other)
 
 
+@settings(deadline=None)
 @given(nanoseconds=stamps)
 def test_stamps_are_exact(nanoseconds: int) -> None:
     assert messages.from_time(over_the_wire(messages.to_time(nanoseconds))) == nanoseconds
