@@ -18,6 +18,8 @@ from smwm_ros.tasks.base import RobotTask
 
 PATIENCE = 300.0
 """Steady seconds that one pair may take; planning may be slow, and time stands still meanwhile."""
+ARRIVAL = 10.0
+"""Steady seconds that the last joint state may take after the goal's end."""
 
 
 def run_through_ros(
@@ -82,7 +84,7 @@ def run_pair(
     begin = client.reset(pair.start_state)
     goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=budget * contract.period)
     client.wait_until(lambda: goal.done, PATIENCE, "end of the goal")
-    client.wait_until(lambda: len(client.joints) > budget, PATIENCE, "joint state of the last tick")
+    client.wait_until(lambda: len(client.joints) > budget, ARRIVAL, "joint state of the last tick")
     rows = client.joints[: budget + 1]
     expected = begin + contract.period_ns * np.arange(budget + 1)
     if [row.stamp for row in rows] != expected.tolist():
