@@ -22,8 +22,8 @@ from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, SENSOR_RELIABILITY, Param
 from smwm_ros.nodes.process import run
 
-COLLECT = 0.01
-"""Seconds between two looks at the queues."""
+COLLECT = 0.05
+"""Seconds between two looks at the queues; the middleware notes when a message came."""
 FLUSH = 0.5
 """Seconds until what was received is in the operating system's hands: what a kill can lose."""
 
