@@ -64,7 +64,10 @@ def robot(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Yield a client of a stack in real time, in a namespace."""
     arguments = {"checkpoint": checkpoint, "namespace": "left"}
     # A surprised planner gives up, and an untrained model is always surprised.
-    overrides = {"planner": {"samples": 8, "iterations": 1}, "world_model": {"surprise_threshold": 1e9}}
+    overrides = {
+        "planner": {"samples": 8, "iterations": 1, "replan": 1},
+        "world_model": {"surprise_threshold": 1e9},
+    }
     specs = describe("sim", arguments, overrides)
     with (
         Supervisor(specs, logs=tmp_path_factory.mktemp("logs")) as stack,
