@@ -48,6 +48,8 @@ app.add_typer(bench.app, name="bench")
 def main() -> NoReturn:
     """Run the command line; every way out has its exit code, and a traceback is never the only answer."""
     environment.prepare()
+    # A shell starts background jobs with SIGINT ignored, and Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
