@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import information
 from safetensors.torch import load_file, save_file
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError, ConfigError
-from smwm_ros.models.checkpoint import Calibration, CheckpointInfo, load_checkpoint, save_checkpoint
+from smwm_ros.models.checkpoint import load_checkpoint, save_checkpoint
 from smwm_ros.models.config import ModelConfig, load_model_config
 from smwm_ros.models.objectives import ForwardTerm, InverseTerm
 from smwm_ros.models.statistics import effective_rank, latent_scale
@@ -47,23 +48,10 @@ class NoAction(torch.nn.Module):
         return torch.zeros(*latent.shape[:-1], 10)
 
 
-def information(config: ModelConfig, contract: Contract) -> CheckpointInfo:
-    return CheckpointInfo(
-        preset="smwm",
-        config=config,
-        contract=contract,
-        calibration=Calibration(step_distance=0.5, step_error=0.1),
-        data_fingerprint="abc",
-        seed=0,
-        code_version="0",
-        figures={"val_forward": 0.1},
-    )
-
-
 @pytest.fixture
 def saved(tmp_path: Path, config: ModelConfig, contract: Contract, model: WorldModel) -> Path:
     path = tmp_path / "model.safetensors"
-    save_checkpoint(path, information(config, contract), model)
+    save_checkpoint(path, information(config, contract, step_distance=0.5, step_error=0.1), model)
     return path
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from checkpoints import information
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import ConfigError
-from smwm_ros.models.checkpoint import Calibration, Checkpoint, CheckpointInfo
+from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning.costs import final, min_over_horizon, running
@@ -42,17 +43,7 @@ def integrator(reacher: Contract) -> Checkpoint:
     config = load_model_config("smwm")
     model = WorldModel(config, reacher)
     model.dynamics = Integrator()
-    info = CheckpointInfo(
-        preset="toy",
-        config=config,
-        contract=reacher,
-        calibration=Calibration(step_distance=1.0, step_error=1.0),
-        data_fingerprint="",
-        seed=0,
-        code_version="",
-        figures={},
-    )
-    return Checkpoint(info, model, "toy")
+    return Checkpoint(information(config, reacher), model, "toy")
 
 
 def latent(x: float, y: float) -> np.ndarray:

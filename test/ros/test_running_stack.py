@@ -16,11 +16,12 @@ import psutil
 import pytest
 import torch
 import yaml
+from checkpoints import information
 
 from smwm_ros.errors import DataError, StackError
 from smwm_ros.evaluation.protocol import draw_pairs, run_planner
 from smwm_ros.messages import from_time
-from smwm_ros.models.checkpoint import Calibration, CheckpointInfo, load_checkpoint, save_checkpoint
+from smwm_ros.models.checkpoint import load_checkpoint, save_checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.msg import AppliedAction
@@ -44,18 +45,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of an untrained world model: quick to make, and as quick to run as a trained one."""
     torch.manual_seed(0)
     config = load_model_config("smwm")
-    info = CheckpointInfo(
-        preset="smwm",
-        config=config,
-        contract=CONTRACT,
-        calibration=Calibration(step_distance=1.0, step_error=1.0),
-        data_fingerprint="",
-        seed=0,
-        code_version="",
-        figures={},
-    )
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
-    save_checkpoint(path, info, WorldModel(config, CONTRACT))
+    save_checkpoint(path, information(config, CONTRACT), WorldModel(config, CONTRACT))
     return str(path)
 
 
