@@ -290,6 +290,20 @@ with Supervisor([ProcessSpec("x", "fake_node", {"mode": "sleep"})], logs=pathlib
     assert not alive
 
 
+def test_temporary_logs_are_kept_for_those_who_need_them(fake):
+    """The message of a failure names the log file: it must be there. Otherwise /tmp fills up."""
+    with Supervisor([fake("orderly")]) as stack:
+        stack.wait_ready(20)
+        assert (stack.logs / "orderly.log").exists()
+    assert not stack.logs.exists()
+    with pytest.raises(StackError) as told, Supervisor([fake("crash")]) as stack:
+        stack.wait_ready(20)
+    log = stack.logs / "crash.log"
+    assert str(log) in str(told.value)
+    assert "library is missing" in log.read_text()
+    shutil.rmtree(stack.logs)
+
+
 def test_log_lines_are_followed(fake, tmp_path: Path):
     """`smwm up` shows what the nodes say."""
     with Supervisor([fake("orderly")], logs=tmp_path) as stack:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,8 +32,7 @@ def latency(
     contract = find_contract(robot)
     specs = describe("sim", {"contract": robot, "checkpoint": str(checkpoint or "")})
     with (
-        tempfile.TemporaryDirectory(prefix="smwm-logs-") as logs,
-        Supervisor(specs, logs=Path(logs)) as stack,
+        Supervisor(specs) as stack,
         progress_bar() as bar,
     ):
         step = bar.add_task("starting the stack", total=None)

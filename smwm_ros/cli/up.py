@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from enum import Enum
 from pathlib import Path
@@ -49,10 +48,9 @@ def up(
             console.print(f"[bold]{name}[/]:={escape(default)}\n    {text}", soft_wrap=True)
         return
     specs = describe(stack.value, *parse_settings(split_setting(setting) for setting in settings or []))
-    directory = logs or Path(tempfile.mkdtemp(prefix="smwm-logs-"))
-    console.print(f"starting the {stack.value} stack; log files are in {directory}")
     colours = {spec.name: COLOURS[i % len(COLOURS)] for i, spec in enumerate(specs)}
-    with Supervisor(specs, logs=directory) as running:
+    with Supervisor(specs, logs=logs) as running:
+        console.print(f"starting the {stack.value} stack; log files are in {running.logs}")
         began = time.monotonic()
         running.wait_ready(progress=lambda name: console.print(f"[{colours[name]}]{name:>12}[/] is ready"))
         console.print(f"up after {time.monotonic() - began:.1f} s; Ctrl-C ends it")

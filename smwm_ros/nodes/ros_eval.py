@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 
@@ -40,7 +39,6 @@ def run_through_ros(
     problems: Pairs,
     seed: int = 0,
     progress: Progress = lambda done: None,
-    logs: Path | None = None,
 ) -> Rollouts:
     """
     Let the planner node work on each pair; the counterpart of ``run_planner``, which needs no ROS.
@@ -53,7 +51,6 @@ def run_through_ros(
         problems: the pairs.
         seed: of the planner.
         progress: called after each pair with the number done.
-        logs: directory for the log files of the processes; a temporary one if absent.
 
     Raises:
         StackError: a process died, did not answer, or joint states were lost again and again.
@@ -66,7 +63,7 @@ def run_through_ros(
     seconds: list[float] = []
     trajectories = []
     with (
-        Supervisor(specs, logs=logs or Path(tempfile.mkdtemp(prefix="smwm-logs-"))) as stack,
+        Supervisor(specs) as stack,
         RobotClient(task.contract, reliable=True, check=stack.check) as client,
     ):
         stack.wait_ready()

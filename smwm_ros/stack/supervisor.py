@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,14 +64,14 @@ class Supervisor:
     """
     The running processes of a stack; use it as a context manager.
 
-    ``with Supervisor(specs, logs=...) as stack: stack.wait_ready(); ...; stack.check()``
+    ``with Supervisor(specs) as stack: stack.wait_ready(); ...; stack.check()``
     """
 
     def __init__(
         self,
         specs: Sequence[ProcessSpec],
         *,
-        logs: Path,
+        logs: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """
@@ -77,11 +79,13 @@ class Supervisor:
 
         Args:
             specs: the processes, in the order in which they start.
-            logs: directory for one log file per process, made if missing.
+            logs: directory for one log file per process, made if missing. If absent, a temporary one
+                that is kept only when something goes wrong.
             environment: of the processes; this one's if absent.
         """
         self._specs = specs
-        self.logs = logs
+        self._temporary = logs is None
+        self.logs = logs or Path(tempfile.mkdtemp(prefix="smwm-logs-"))
         self._environment = dict(os.environ if environment is None else environment)
         self._processes: list[_Process] = []
 
@@ -101,6 +105,8 @@ class Supervisor:
     ) -> None:
         """End all processes."""
         self.stop()
+        if self._temporary and not isinstance(error, Exception):
+            shutil.rmtree(self.logs, ignore_errors=True)
 
     @property
     def processes(self) -> dict[str, int]:
