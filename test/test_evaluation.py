@@ -26,9 +26,7 @@ def state(shoulder: float, elbow: float = 0.0) -> np.ndarray:
 def problem(*trajectories: list[float]) -> tuple[Pairs, Rollouts]:
     """Pairs whose goal is 0, and rollouts in which the shoulder has the given angles."""
     image = np.zeros((64, 64, 3), np.uint8)
-    pairs = Pairs(
-        tuple(Pair(state(t[0]), state(0), image) for t in trajectories), 1, len(trajectories[0]) // 2
-    )
+    pairs = tuple(Pair(state(angles[0]), state(0), image) for angles in trajectories)
     states = np.array([[state(angle) for angle in t] for t in trajectories])
     problems = Pairs(pairs, already_solved=1, offset=len(trajectories[0]) // 2)
     return problems, Rollouts(states, np.array([0.001, 0.002, 0.009]), 10)
