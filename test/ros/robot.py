@@ -203,12 +203,12 @@ class Goal:
     def done(self) -> bool:
         return self._result.done()
 
-    def result(self, timeout: float = 15.0) -> ReachGoal.Result:
+    def result(self, timeout: float = 30.0) -> ReachGoal.Result:
         wait_for(lambda: self.done, "the end of a goal", timeout)
         return self._result.result().result
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
     """Wait until something is true; another thread makes it so."""
     end = time.monotonic() + timeout
     while not condition():

@@ -227,13 +227,14 @@ def test_old_stamps_end_the_goal_as_stale(robot: Robot) -> None:
 def test_push_is_a_surprise_that_ends_the_goal(robot: Robot) -> None:
     """Pins the chain from the world not following the model to the goal's error code."""
 
-    def drift(image: Image) -> Image:
-        robot.position = robot.position - [0.3, 0.3]
+    def push(image: Image) -> Image:
+        # Away from the goal, up to where a wall would be: however long it takes, the robot stays in view.
+        robot.position = np.minimum(robot.position + 0.3, 7.0)
         return image
 
-    robot.position = np.array([7.0, 7.0])
+    robot.position = np.array([-5.0, -5.0])
     goal = robot.goal([-7.0, -7.0], tolerance=0.0, time_limit=10.0)
-    robot.camera = drift
+    robot.camera = push
     assert goal.result().error_code == Code.SURPRISED
     robot.camera = lambda image: image
     robot.position = np.zeros(2)
@@ -346,7 +347,8 @@ def test_lock_step_gives_each_tick_its_action(tmp_path: Path, replan: int) -> No
             assert from_time(stop.header.stamp) == end
             wait_for(lambda end=end: from_time(robot.beliefs[-1].header.stamp) > end, "the last belief")
         begun = {from_time(belief.header.stamp) for belief in robot.beliefs if belief.observations == 1}
-        assert len(begun) == 1, "no image was left out"
+        # Not even one, if this process heard of the world model after its first belief.
+        assert len(begun) <= 1, "no image was left out"
         surprises = [belief.surprise for belief in robot.beliefs]
         assert np.nanmax(surprises) < 0.1, "lock-step is exact"
 

@@ -31,7 +31,7 @@ STEP = 0.25
 def draw(position: NDArray[np.float64], size: int, *, nan: bool = False) -> NDArray[np.uint8]:
     """Draw a position, shape (2,), into the first pixels; with ``nan`` the encoder will choke on it."""
     image = np.zeros((size, size, 3), np.uint8)
-    levels = np.rint((np.asarray(position) + SPAN) / (2 * SPAN) * 65535).astype(int)
+    levels = np.rint((np.clip(position, -SPAN, SPAN) + SPAN) / (2 * SPAN) * 65535).astype(int)
     for channel, level in enumerate(levels):
         image[0, :2, channel] = divmod(int(level), 256)
     image[0, 0, 2] = 255 * nan
