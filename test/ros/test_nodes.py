@@ -84,8 +84,11 @@ def test_applied_actions_explain_what_is_seen(robot: Robot) -> None:
     goal = robot.goal(robot.position + np.array([0.0, 1.5]), tolerance=0.0, time_limit=1.5)
     beliefs = fresh(robot.beliefs, "beliefs", 25)
     assert np.ptp([belief.latent[1] for belief in beliefs]) > 1.0, "the robot moved"
+    # A late image begins the belief anew, without a surprise: on a busy machine there are a few of those.
+    surprises = [belief.surprise for belief in beliefs if np.isfinite(belief.surprise)]
+    assert len(surprises) >= 15
     # One unit is 0.02 of position: the robot acts on a command some ms after it was stamped.
-    assert np.median([belief.surprise for belief in beliefs]) < 2.0
+    assert np.median(surprises) < 2.0
     assert goal.result().error_code == Code.TIME_LIMIT
 
 

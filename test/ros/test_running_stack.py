@@ -112,11 +112,12 @@ def test_lock_step_is_the_same_protocol_as_without_ros(checkpoint: str, tmp_path
 def test_a_goal_is_pursued_until_its_time_is_up(robot: RobotClient):
     """Tolerance 0 holds the goal; the result says how it ended."""
     robot.reset(seed=1)
-    goal = robot.send_goal(goal_image(2), tolerance=0.0, time_limit=0.5)
+    goal = robot.send_goal(goal_image(2), tolerance=0.0, time_limit=3.0)
     robot.wait_until(lambda: goal.done, 20, "end of the goal")
     assert goal.result is not None
     assert (goal.result.success, goal.result.error_code) == (False, TIME_LIMIT)
-    assert 5 <= goal.result.plans <= 12
+    # One at each of 60 ticks, where the machine keeps up.
+    assert 5 <= goal.result.plans <= 65
     assert goal.feedback
     assert np.isfinite(goal.feedback[-1].distance)
 
