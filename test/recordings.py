@@ -11,9 +11,9 @@ import numpy as np
 from typing_extensions import Self
 
 from smwm_ros.contract import Contract, parse_contract
-from smwm_ros.data.bag_rows import CONTRACT_KEY
-from smwm_ros.data.bag_writer import BagWriter
-from smwm_ros.data.message_types import message_types
+from smwm_ros.data.bags.message_types import message_types
+from smwm_ros.data.bags.topics import CONTRACT_KEY
+from smwm_ros.data.bags.writer import BagWriter
 
 PERIOD = 50_000_000
 """Of the tests' robot, nanoseconds."""

@@ -20,9 +20,9 @@ from recordings import PERIOD, Recording, action, joints, numbered, record, robo
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from smwm_ros.data.bag_writer import BagWriter
-from smwm_ros.data.bags import BagReader
-from smwm_ros.data.message_types import message_types
+from smwm_ros.data.bags.message_types import message_types
+from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.bags.writer import BagWriter
 from smwm_ros.errors import DataError
 
 IMAGES, ACTIONS = "/camera/image_raw", "/applied_action"

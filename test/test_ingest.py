@@ -13,8 +13,8 @@ from recordings import PERIOD, Recording, action, compressed, image, joints, num
 
 from smwm_ros.cli.bench_ingest import bench_ingest
 from smwm_ros.contract import Contract
-from smwm_ros.data.ingest import IngestReport, ingest
-from smwm_ros.data.store import EpisodeStore
+from smwm_ros.data.ingest.ingest import IngestReport, ingest
+from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
 
 

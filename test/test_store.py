@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recordings import robot
 
-from smwm_ros.data.store import EpisodeStore
-from smwm_ros.data.store_writer import EpisodeWriter
+from smwm_ros.data.store.reader import EpisodeStore
+from smwm_ros.data.store.writer import EpisodeWriter
 from smwm_ros.errors import DataError
 
 CONTRACT = robot()

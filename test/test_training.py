@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.store import EpisodeStore
-from smwm_ros.data.store_writer import EpisodeWriter
+from smwm_ros.data.store.reader import EpisodeStore
+from smwm_ros.data.store.writer import EpisodeWriter
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.models.config import ModelConfig, load_model_config
 from smwm_ros.resources import find_contract

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.bag_rows import APPLIED_ACTION, APPLIED_ACTION_TYPE, CONTRACT_KEY, JOINT_STATE_TYPE
-from smwm_ros.data.bag_writer import BagWriter
-from smwm_ros.data.ingest import ingest
-from smwm_ros.data.message_types import message_types
+from smwm_ros.data.bags.message_types import message_types
+from smwm_ros.data.bags.topics import APPLIED_ACTION, APPLIED_ACTION_TYPE, CONTRACT_KEY, JOINT_STATE_TYPE
+from smwm_ros.data.bags.writer import BagWriter
+from smwm_ros.data.ingest.ingest import ingest
 from smwm_ros.resources import find_contract
 
 FRAMES = 20_000

@@ -52,7 +52,7 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Align the images of bags with the actions applied, and write the episode store."""
-    from smwm_ros.data.ingest import ingest as run
+    from smwm_ros.data.ingest.ingest import ingest as run
     from smwm_ros.resources import find_contract
 
     with progress_bar() as bar:

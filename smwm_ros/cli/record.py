@@ -11,8 +11,8 @@ from typing import Any
 from smwm_ros.cli.environment import isolate
 from smwm_ros.contract import Contract
 from smwm_ros.data.alignment import Tick, TickGate
-from smwm_ros.data.bag_rows import find_topic, stamp_of
-from smwm_ros.data.bags import BagReader
+from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.bags.topics import find_topic, stamp_of
 from smwm_ros.errors import DataError
 from smwm_ros.resources import find_contract
 from smwm_ros.stack.description import describe

@@ -26,7 +26,7 @@ def train(
     """Train a world model; leaves model.safetensors, log.csv and curves.png in the folder."""
     import torch
 
-    from smwm_ros.data.store import EpisodeStore
+    from smwm_ros.data.store.reader import EpisodeStore
     from smwm_ros.errors import ConfigError
     from smwm_ros.models.config import ModelConfig, load_model_config
     from smwm_ros.training.curves import plot_training

@@ -13,8 +13,8 @@ from rclpy.subscription import Subscription
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from smwm_ros.data.bag_rows import APPLIED_ACTION, CONTRACT_KEY
-from smwm_ros.data.bag_writer import BagWriter
+from smwm_ros.data.bags.topics import APPLIED_ACTION, CONTRACT_KEY
+from smwm_ros.data.bags.writer import BagWriter
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.messages import command_type, image_type
 from smwm_ros.msg import AppliedAction

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smwm_ros.data.store import EpisodeStore
+from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
 from smwm_ros.models.config import ModelConfig
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smwm_ros.data.store import EpisodeStore
+from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import ConfigError, DataError, SmwmError
 from smwm_ros.models.checkpoint import Calibration, CheckpointInfo, save_checkpoint
 from smwm_ros.models.config import ModelConfig, TrainingConfig

@@ -24,10 +24,10 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import Image, JointState
 
 from smwm_ros.cli.record import record
-from smwm_ros.data.bags import BagReader
-from smwm_ros.data.ingest import ingest
-from smwm_ros.data.message_types import message_types
-from smwm_ros.data.store import EpisodeStore
+from smwm_ros.data.bags.message_types import message_types
+from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.ingest.ingest import ingest
+from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
 from smwm_ros.msg import AppliedAction
 from smwm_ros.resources import find_contract

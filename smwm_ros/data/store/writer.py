@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.store_layout import CHUNK_BYTES, INDEX, REQUIRED, check_actions, check_columns
+from smwm_ros.data.store.layout import CHUNK_BYTES, INDEX, REQUIRED, check_actions, check_columns
 from smwm_ros.errors import DataError
 
 Columns = Mapping[str, NDArray[Any]]

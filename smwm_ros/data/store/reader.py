@@ -1,4 +1,4 @@
-"""Reading an episode store; :mod:`smwm_ros.data.store_layout` says what is in one."""
+"""Reading an episode store; :mod:`smwm_ros.data.store.layout` says what is in one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from smwm_ros.contract import parse_contract
-from smwm_ros.data.store_layout import INDEX, REQUIRED, check_columns
+from smwm_ros.data.store.layout import INDEX, REQUIRED, check_columns
 from smwm_ros.errors import ContractError, DataError
 
 

@@ -15,7 +15,7 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import TypesysError
 from typing_extensions import Self
 
-from smwm_ros.data.message_types import message_types
+from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.errors import DataError
 
 

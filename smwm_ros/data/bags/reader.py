@@ -18,8 +18,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from typing_extensions import Self
 
-from smwm_ros.data.cut_off import CutOff, cut_off_at
-from smwm_ros.data.message_types import message_types, own_types
+from smwm_ros.data.bags.cut_off import CutOff, cut_off_at
+from smwm_ros.data.bags.message_types import message_types, own_types
 from smwm_ros.errors import DataError
 
 STORAGES = (".mcap", ".db3")

@@ -12,10 +12,11 @@ import numpy as np
 
 from smwm_ros.contract import Contract
 from smwm_ros.data.alignment import Aligner, Row
-from smwm_ros.data.bag_rows import Progress, aligned_rows, noted_contract
-from smwm_ros.data.bags import BagReader
+from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.bags.topics import noted_contract
 from smwm_ros.data.images import picture
-from smwm_ros.data.store_writer import EpisodeWriter
+from smwm_ros.data.ingest.rows import Progress, aligned_rows
+from smwm_ros.data.store.writer import EpisodeWriter
 from smwm_ros.errors import DataError
 
 BATCH_ROWS = 64

@@ -1,0 +1,1 @@
+"""Reading, writing and mending ROS 2 bags, without ROS."""

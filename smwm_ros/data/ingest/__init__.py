@@ -1,0 +1,1 @@
+"""Bags to training data: aligned, judged, and written as episodes."""

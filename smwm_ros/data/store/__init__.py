@@ -1,0 +1,1 @@
+"""The episode store: aligned episodes in one HDF5 file."""
