@@ -313,6 +313,8 @@ def test_reproduce_keeps_what_is_done(tmp_path: Path, monkeypatch, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["seconds"] == {"record": 1.5, "ingest": 1.5, "train": 1.5, "eval": 1.5, "total": 6.0}
     assert result["eval"] == {"figure": "eval"}
+    with pytest.raises(ConfigError, match="--episodes 3"):
+        reproduce.reproduce(**{**options, "episodes": 3}, resume=True)
 
 
 def test_a_step_that_fails_is_no_json(tmp_path: Path):

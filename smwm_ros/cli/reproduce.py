@@ -49,13 +49,21 @@ def reproduce(
     for name, arguments in steps.items():
         done = output / f"{name}.json"
         if not done.exists():
+            resumed = []
             if name == "record":
                 shutil.rmtree(bag, ignore_errors=True)  # of a recording that was interrupted
             if name == "train" and (run / "state.safetensors").exists():
-                arguments.append("--resume")
-            figures, seconds = run_step(name, arguments)
-            done.write_text(json.dumps({"seconds": seconds, "figures": figures}, indent=2), encoding="utf-8")
+                resumed = ["--resume"]
+            figures, seconds = run_step(name, arguments + resumed)
+            step = {"arguments": arguments, "seconds": seconds, "figures": figures}
+            done.write_text(json.dumps(step, indent=2), encoding="utf-8")
         content = json.loads(done.read_text(encoding="utf-8"))
+        if content["arguments"] != arguments:
+            raise ConfigError(
+                f"{done}: the step was made by `smwm {shlex.join([name, *content['arguments']])}`, and not by "
+                f"`smwm {shlex.join([name, *arguments])}`; resume with the options it began with, or give "
+                "another --output"
+            )
         result["seconds"][name] = content["seconds"]
         result[name] = content["figures"]
     result["seconds"]["total"] = round(sum(result["seconds"].values()), 1)
