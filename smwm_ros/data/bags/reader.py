@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, Qos
 from typing_extensions import Self
 
 from smwm_ros.data.bags.cut_off import CutOff, cut_off_at
@@ -91,6 +91,49 @@ class BagReader:
         with _errors_named(self.path):
             for connection, received, data in self._reader.messages(self._connections(topics)):
                 yield connection.topic, received, self._reader.deserialize(data, connection.msgtype)
+
+    def raw(self, topics: Collection[str], start: int | None = None) -> Iterator[tuple[str, int, bytes]]:
+        """
+        Read the messages of some topics, serialized as they lie in the bag.
+
+        Args:
+            topics: full names.
+            start: leave out what was received before this time (ns).
+
+        Yields:
+            Topic, time of reception (ns), and the message's bytes (CDR), in the order they were received.
+
+        Raises:
+            DataError: the bag is damaged.
+        """
+        if not (connections := self._connections(topics)):
+            return
+        with _errors_named(self.path):
+            for connection, received, data in self._reader.messages(connections, start=start):
+                yield connection.topic, received, data
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """When the first and the last message were received, nanoseconds."""
+        return self._reader.start_time, self._reader.end_time - 1
+
+    def offered_qos(self, topic: str) -> list[Qos]:
+        """Return the quality of service that each publisher of a topic offered, as far as it was noted."""
+        extensions = [connection.ext for connection in self._connections([topic])]
+        return [
+            qos
+            for extension in extensions
+            if isinstance(extension, ConnectionExtRosbag2)
+            for qos in extension.offered_qos_profiles
+        ]
+
+    def type_hash(self, kind: str) -> str:
+        """Return the hash (REP-2016) of a message type's definition in the bag; empty if it holds none."""
+        defined = any(
+            connection.msgtype == kind and connection.msgdef.format is not MessageDefinitionFormat.NONE
+            for connection in self._reader.connections
+        )
+        return self._reader.typestore.hash_rihs01(kind) if defined else ""
 
     def _connections(self, topics: Collection[str]) -> list[Connection]:
         return [connection for connection in self._reader.connections if connection.topic in topics]
