@@ -12,15 +12,20 @@ stamp     (N,) int64              of the image, nanoseconds
 others    (N, ...)                state columns such as ``joints``
 ========  ======================  ===============================================================
 
-The file's attributes hold the contract (JSON), a fingerprint of the contents, and where they came
-from (JSON).
+The file's attributes hold the contract (JSON), a fingerprint of the contents, what is known of each
+episode (JSON) and where all came from (JSON). They are strings of variable length: HDF5 keeps at most
+64 KB in any other attribute, and LeWM-layout readers take everything but attributes for a column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +36,96 @@ REQUIRED = ("pixels", "action")
 INDEX = ("ep_len", "ep_offset")
 CHUNK_BYTES = 1 << 18
 """Bytes in one chunk: large enough for fast sequential writes, small enough for random windows."""
+OUTCOMES = ("unknown", "success", "failure")
+"""What the numbers of ``outcome`` mean; those of smwm_ros/msg/EpisodeEvent."""
+
+
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """What is known of an episode besides its rows."""
+
+    outcome: int = 0
+    """Index into ``OUTCOMES``."""
+    label: str = ""
+    """Free text, such as the task or the object."""
+    origin: str = ""
+    """Where the rows come from, such as a bag."""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in range(len(OUTCOMES)):
+            known = ", ".join(f"{number} ({name})" for number, name in enumerate(OUTCOMES))
+            raise DataError(f"an episode's outcome is {self.outcome!r}; there are {known}")
+
+
+def facts_to_json(facts: Sequence[EpisodeFacts]) -> str:
+    """Write the facts down as one list for each kind of them."""
+    return json.dumps({field.name: [getattr(f, field.name) for f in facts] for field in fields(EpisodeFacts)})
+
+
+def facts_from_json(text: str, episodes: int, source: str) -> tuple[EpisodeFacts, ...]:
+    """
+    Read what :func:`facts_to_json` wrote.
+
+    Raises:
+        DataError: not that, or not for so many episodes.
+    """
+    try:
+        content = json.loads(text)
+        if not content:  # a store from elsewhere
+            return (EpisodeFacts(),) * episodes
+        columns = [content[field.name] for field in fields(EpisodeFacts)]
+        facts = tuple(EpisodeFacts(*values) for values in zip(*columns, strict=True))
+    except (ValueError, KeyError, TypeError, DataError) as error:
+        raise DataError(f"{source}: the attribute 'episodes' is damaged ({error}); make it again") from error
+    if len(facts) != episodes:
+        raise DataError(f"{source}: there are {episodes} episodes, but facts about {len(facts)}")
+    return facts
+
+
+class Digests:
+    """
+    The fingerprint of a store in the making: of the contract, the episodes' bounds and every row.
+
+    The same contents have the same fingerprint, however they came and whatever the file's layout.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, Any] = {}
+
+    def update(self, name: str, rows: NDArray[Any]) -> None:
+        """Take in a column's next rows."""
+        rows = np.ascontiguousarray(rows)
+        if name not in self._columns:
+            self._columns[name] = hashlib.sha256(f"{name} {rows.dtype.str} {rows.shape[1:]}".encode())
+        self._columns[name].update(rows)
+
+    def fingerprint(self, contract: Contract, lengths: NDArray[np.int64]) -> str:
+        """Return the fingerprint of all that was taken in."""
+        digest = hashlib.sha256(contract.model_dump_json().encode())
+        digest.update(lengths.tobytes())
+        for _, column in sorted(self._columns.items()):
+            digest.update(column.digest())
+        return digest.hexdigest()[:16]
+
+
+def write_index(
+    file: h5py.File,
+    contract: Contract,
+    lengths: Sequence[int],
+    facts: Sequence[EpisodeFacts],
+    source: Mapping[str, Any],
+    digests: Digests,
+) -> str:
+    """Add to the columns what makes them a store; returns the fingerprint."""
+    counts = np.array(lengths, np.int64)
+    fingerprint = digests.fingerprint(contract, counts)
+    file["ep_len"] = counts
+    file["ep_offset"] = np.cumsum(counts) - counts
+    file.attrs["contract"] = contract.model_dump_json()
+    file.attrs["fingerprint"] = fingerprint
+    file.attrs["episodes"] = facts_to_json(facts)
+    file.attrs["source"] = json.dumps(dict(source))
+    return fingerprint
 
 
 def check_columns(columns: Mapping[str, Any], contract: Contract, source: str) -> None:
@@ -59,3 +154,8 @@ def check_actions(actions: NDArray[Any], source: str) -> None:
             f"{source}: the last row has an action, but no image follows it; set the action to NaN, "
             "or give the last image"
         )
+
+
+def kinds(columns: Mapping[str, Any]) -> dict[str, str]:
+    """Describe what a row of each column is, to compare and to show."""
+    return {name: f"{column.shape[1:]} {column.dtype}" for name, column in columns.items()}

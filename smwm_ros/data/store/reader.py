@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from smwm_ros.contract import parse_contract
-from smwm_ros.data.store.layout import INDEX, REQUIRED, check_columns
+from smwm_ros.data.store.layout import INDEX, REQUIRED, check_columns, facts_from_json
 from smwm_ros.errors import ContractError, DataError
 
 
@@ -27,6 +27,7 @@ class EpisodeStore:
         fingerprint: of the contents, the same for the same data.
         lengths: rows of each episode, shape (E,).
         offsets: first row of each episode, shape (E,).
+        facts: what else is known of each episode: outcome, label, origin.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -68,6 +69,8 @@ class EpisodeStore:
         self.lengths: NDArray[np.int64] = self._file["ep_len"][:].astype(np.int64)
         self.offsets: NDArray[np.int64] = self._file["ep_offset"][:].astype(np.int64)
         self._validate()
+        known = str(self._file.attrs.get("episodes", "{}"))
+        self.facts = facts_from_json(known, self.episodes, str(self.path))
 
     @property
     def episodes(self) -> int:

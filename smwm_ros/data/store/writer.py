@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +13,18 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.store.layout import CHUNK_BYTES, INDEX, REQUIRED, check_actions, check_columns
+from smwm_ros.data.store.layout import (
+    CHUNK_BYTES,
+    INDEX,
+    REQUIRED,
+    Digests,
+    EpisodeFacts,
+    check_actions,
+    check_columns,
+    kinds,
+    write_index,
+)
+from smwm_ros.data.store.output import NewFile
 from smwm_ros.errors import DataError
 
 Columns = Mapping[str, NDArray[Any]]
@@ -30,6 +37,9 @@ class EpisodeWriter:
     Use it as a context manager. The file appears under its name only when the block ends without
     an exception; until then the rows are in a temporary file beside it, and a failure removes that.
     A file of the same name is replaced, at the end and at once.
+
+    The columns are chunked, since nobody knows how many rows will come;
+    :func:`smwm_ros.data.store.assemble.assemble` makes of it a store that readers can map into memory.
     """
 
     def __init__(self, path: Path | str, contract: Contract, source: Mapping[str, Any] | None = None) -> None:
@@ -47,19 +57,13 @@ class EpisodeWriter:
         self.source: dict[str, Any] = dict(source or {})
         self.fingerprint = ""
         """Of the contents; set once the file is complete."""
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._lengths: list[int] = []
+        self._facts: list[EpisodeFacts] = []
         self._rows = 0
         self._episode_rows = 0
         self._datasets: dict[str, h5py.Dataset] = {}
-        self._digests: dict[str, Any] = {}
-        try:
-            self._output = _Output(self._partial)
-            self._file = h5py.File(self._output, "w")
-        except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot write the store ({error}); its folder must exist and be writable"
-            ) from error
+        self._digests = Digests()
+        self._file = NewFile(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -67,13 +71,9 @@ class EpisodeWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._file:
             if kind is None:
                 self._finish()
-        finally:
-            self._file.close()
-            self._output.close()
-            self._partial.unlink(missing_ok=True)
 
     def write(self, columns: Columns) -> None:
         """
@@ -93,30 +93,37 @@ class EpisodeWriter:
         for name, array in arrays.items():
             self._datasets[name].resize(self._rows + count, axis=0)
             self._datasets[name][self._rows :] = array
-            self._digests[name].update(array)
-        self._output.check(self.path)
+            self._digests.update(name, array)
+        self._file.check()
         self._rows += count
         self._episode_rows += count
 
-    def end_episode(self) -> None:
+    def end_episode(self, *, outcome: int = 0, label: str = "", origin: str = "") -> None:
         """
         Close the current episode; without rows in it, do nothing.
 
+        Args:
+            outcome: 0 unknown, 1 success, 2 failure, as in smwm_ros/msg/EpisodeEvent.
+            label: free text, such as the task or the object.
+            origin: where the rows come from, such as the bag.
+
         Raises:
-            DataError: its actions are not finite up to the last row, or the last row has one.
+            DataError: its actions are not finite up to the last row, the last row has one, or there
+                is no such outcome.
         """
         if self._episode_rows == 0:
             return
         actions = self._datasets["action"][self._rows - self._episode_rows : self._rows]
         check_actions(actions, f"{self.path}: episode {len(self._lengths)}")
+        self._facts.append(EpisodeFacts(outcome, label, origin))
         self._lengths.append(self._episode_rows)
         self._episode_rows = 0
 
-    def append(self, columns: Columns) -> None:
+    def append(self, columns: Columns, *, outcome: int = 0, label: str = "", origin: str = "") -> None:
         """Add one whole episode; see :meth:`write` and :meth:`end_episode`."""
         self.end_episode()
         self.write(columns)
-        self.end_episode()
+        self.end_episode(outcome=outcome, label=label, origin=origin)
 
     def _check(self, arrays: Columns) -> None:
         missing = [name for name in REQUIRED if name not in arrays]
@@ -129,7 +136,7 @@ class EpisodeWriter:
         if clash:
             raise DataError(f"{self.path}: the columns {clash} are written by the store itself")
         check_columns(arrays, self.contract, str(self.path))
-        found, before = _kinds(arrays), _kinds(self._datasets)
+        found, before = kinds(arrays), kinds(self._datasets)
         if before and found != before:
             raise DataError(f"{self.path}: rows of {found} do not fit the earlier ones of {before}")
 
@@ -137,79 +144,15 @@ class EpisodeWriter:
         for name, array in arrays.items():
             shape, kind = array.shape[1:], array.dtype
             rows = max(1, CHUNK_BYTES // (int(np.prod(shape)) * kind.itemsize))
-            self._datasets[name] = self._file.create_dataset(
+            self._datasets[name] = self._file.hdf5.create_dataset(
                 name, shape=(0, *shape), maxshape=(None, *shape), dtype=kind, chunks=(rows, *shape)
             )
-            self._digests[name] = hashlib.sha256(f"{name} {kind.str} {shape}".encode())
 
     def _finish(self) -> None:
         self.end_episode()
         if not self._lengths:
             raise DataError(f"{self.path}: no episode was written, so there is nothing to keep")
-        lengths = np.array(self._lengths, np.int64)
-        contract = self.contract.model_dump_json()
-        digest = hashlib.sha256(contract.encode())
-        digest.update(lengths.tobytes())
-        for _, column in sorted(self._digests.items()):
-            digest.update(column.digest())
-        self.fingerprint = digest.hexdigest()[:16]
-        self._file["ep_len"] = lengths
-        self._file["ep_offset"] = np.cumsum(lengths) - lengths
-        self._file.attrs["contract"] = contract
-        self._file.attrs["fingerprint"] = self.fingerprint
-        self._file.attrs["source"] = json.dumps(self.source)
-        self._file.close()
-        self._output.sync()
-        self._output.check(self.path)
-        self._partial.replace(self.path)
-
-
-class _Output(io.FileIO):
-    """
-    A file that HDF5 writes through, and that never fails it.
-
-    HDF5 cannot close a file whose writes fail, and crashes the process at its end. So an error is
-    kept, what comes after it is thrown away, and ``check`` raises it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
-        self._error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all of the data, or pretend to."""
-        left = memoryview(data).cast("B")
-        size = len(left)
-        try:
-            while left and self._error is None:
-                left = left[super().write(left) :]
-        except OSError as error:
-            self._error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the file's size, or pretend to."""
-        try:
-            return super().truncate(size) if self._error is None else 0
-        except OSError as error:
-            self._error = error
-            return 0
-
-    def sync(self) -> None:
-        """Wait until the contents would survive a power cut."""
-        try:
-            os.fsync(self.fileno())
-        except OSError as error:
-            self._error = self._error or error
-
-    def check(self, path: Path) -> None:
-        """Raise a DataError if anything has failed."""
-        if self._error is not None:
-            raise DataError(
-                f"{path}: writing failed ({self._error}). Is the disk full? Nothing was left behind."
-            ) from self._error
-
-
-def _kinds(columns: Mapping[str, Any]) -> dict[str, str]:
-    """Describe what a row of each column is, to compare and to show."""
-    return {name: f"{column.shape[1:]} {column.dtype}" for name, column in columns.items()}
+        self.fingerprint = write_index(
+            self._file.hdf5, self.contract, self._lengths, self._facts, self.source, self._digests
+        )
+        self._file.publish()
