@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import PERIOD, robot
 
-from smwm_ros.data.alignment import PATIENCE_NS, ActionHistory, Aligner, Row, SampleHistory, Tick, TickGate
+from smwm_ros.data.alignment import PATIENCE_NS, Aligner, Row
+from smwm_ros.data.signals import ActionHistory, SampleHistory
+from smwm_ros.data.ticks import Cut, Tick, TickGate
 
 CONTRACT = robot(joints=False)
 WITH_JOINTS = robot()
@@ -150,7 +152,9 @@ def test_the_newest_sample_at_a_stamp() -> None:
         (0.65, Tick.SURPLUS),
         (1.8, Tick.NEXT),
         (1.81, Tick.START),
-        (-0.01, Tick.START),
+        (-0.01, Tick.LATE),
+        (-1.79, Tick.LATE),
+        (-1.8, Tick.START),
         (-50, Tick.START),
         (0, Tick.DUPLICATE),
     ],
@@ -160,6 +164,22 @@ def test_what_an_image_is(periods: float, tick: Tick) -> None:
     start = 100 * PERIOD
     assert gate.offer(start) is Tick.START
     assert gate.offer(start + round(periods * PERIOD)) is tick
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(0, 2**32))
+def test_late_images_change_nothing_but_their_count(most: int, seed: int) -> None:
+    """An image that another overtook on the wire must not look like a clock that was set back."""
+    random = np.random.default_rng(seed)
+    on_time, mixed = TickGate(CONTRACT), TickGate(CONTRACT)
+    late = 0
+    for number in range(40):
+        stamp = number * PERIOD
+        assert mixed.offer(stamp) is on_time.offer(stamp)
+        for _ in range(random.integers(0, most) if number > 2 else 0):
+            assert mixed.offer(stamp - int(random.integers(1, 1.8 * PERIOD))) is Tick.LATE
+            late += 1
+    assert (mixed.late, mixed.jumps, mixed.gaps, mixed.last) == (late, 0, 0, on_time.last)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +327,106 @@ def test_images_do_not_wait_for_ever_for_an_action() -> None:
     rows = [row for i in range(ticks) for row in aligner.add_image(i * PERIOD, i)]
     assert len(rows) >= ticks - PATIENCE_NS // PERIOD - 2
     assert rows[-1].action == pytest.approx([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("periods", "cut"), [(2, Cut.GAP), (-9, Cut.JUMP), (None, Cut.ACTION)], ids=["gap", "jump", "action"]
+)
+def test_an_episode_knows_why_it_ended(periods: int | None, cut: Cut) -> None:
+    """The report names the reasons: a camera that pauses asks for another remedy than a clock that jumps."""
+    images = [PERIOD * i for i in range(20, 25)]
+    images += [images[-1] + PERIOD * ((periods or 1) + i) for i in range(5)]
+    events = in_lock_step(images)
+    if periods is None:
+        events[2 * 4 + 1] = ("action", images[4], [np.nan, 0.0])
+    made = episodes(run(Aligner(CONTRACT), events))
+    assert [episode[-1].cut for episode in made] == [cut, Cut.FINISH]
+    assert [len(episode) for episode in made] == [5, 5]
+
+
+# Events
+
+
+def told(events: list[tuple[str, int, Any]], **said: Any) -> list[tuple[list[int], int, str]]:
+    """Run events, of which ("event", stamp, ...) says what is given; return images, outcome and label."""
+    aligner: Aligner[Any] = Aligner(CONTRACT)
+    add = {"image": aligner.add_image, "action": aligner.add_action}
+    rows: list[Row[Any]] = []
+    for kind, stamp, value in events:
+        if kind == "event":
+            aligner.add_event(stamp, **{**said, **value})
+        else:
+            rows += add[kind](stamp, value)
+    rows += aligner.finish()
+    return [([row.image for row in made], made[-1].outcome, made[-1].label) for made in episodes(rows)]
+
+
+@given(st.integers(0, 9), st.integers(0, 30), st.integers(0, PERIOD - 1))
+def test_an_event_splits_after_its_stamp(tick: int, arrival: int, offset: int) -> None:
+    """However early it is heard: the images up to the stamp are of the old episode, later ones of the new."""
+    events = in_lock_step([PERIOD * i for i in range(1, 11)])
+    events.insert(min(arrival, 2 * tick + 2), ("event", PERIOD * (tick + 1) + offset, {"outcome": 1}))
+    first, second = [*range(tick + 1)], [*range(tick + 1, 10)]
+    expected = [(first, 1, ""), (second, 0, "")]
+    # An image alone has no action that is known until a next one, so it makes no episode.
+    assert told(events, ends=True) == [part for part in expected if len(part[0]) > 1]
+
+
+def test_an_event_that_is_heard_late_splits_at_the_next_image() -> None:
+    """What was given as one episode's inner row cannot be taken back; the split must not get lost."""
+    events = in_lock_step([PERIOD * i for i in range(1, 11)])
+    events.insert(10, ("event", PERIOD * 2, {"ends": True}))
+    assert [images for images, *_ in told(events)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def test_outcome_and_label_are_of_the_episode_around_them() -> None:
+    """Also when they are said in the pause after it, and not when they are said before it."""
+    images = [PERIOD * i for i in (*range(1, 5), *range(20, 25))]
+    events = in_lock_step(images)
+    events[8:8] = [("event", PERIOD * 10, {"outcome": 2}), ("event", PERIOD * 11, {"label": "cup"})]
+    events.insert(0, ("event", 1, {"outcome": 1, "label": "too early"}))
+    assert told(events) == [([0, 1, 2, 3], 2, "cup"), ([4, 5, 6, 7, 8], 0, "")]
+
+
+def test_the_last_word_counts() -> None:
+    events = in_lock_step([PERIOD * i for i in range(1, 5)])
+    events[4:4] = [
+        ("event", PERIOD, {"outcome": 2, "label": "a"}),
+        ("event", PERIOD + 1, {"outcome": 1}),
+        ("event", PERIOD + 2, {"label": "b"}),
+        ("event", PERIOD + 3, {}),
+    ]
+    assert told(events) == [([0, 1, 2, 3], 1, "b")]
+
+
+# Depth
+
+
+def test_depth_is_the_nearest_within_half_a_period() -> None:
+    """A depth camera that runs free: each image gets the nearest one, before or after, or none."""
+    aligner: Aligner[Any] = Aligner(CONTRACT, depth=True)
+    rows: list[Row[Any]] = []
+    depths = {0: -10, 1: 20, 2: 26, 4: -30}  # tick: milliseconds from its image
+    for tick in range(6):
+        stamp = (tick + 10) * PERIOD
+        rows += aligner.add_image(stamp, tick)
+        rows += aligner.add_action(stamp, [0.0, 0.0])
+        if tick in depths:
+            rows += aligner.add_depth(stamp + depths[tick] * 1_000_000, f"depth {tick}")
+    rows += aligner.finish()
+    found = [row.depth for row in rows]
+    # Tick 3 has one 24 ms before it and one 20 ms after.
+    assert found == ["depth 0", "depth 1", None, "depth 4", None, None]
+    assert aligner.without_depth == 3
+
+
+def test_images_do_not_wait_for_ever_for_depth() -> None:
+    """A depth camera that died must not hold the colour images in memory, nor end the episode."""
+    aligner: Aligner[Any] = Aligner(CONTRACT, depth=True)
+    aligner.add_action(0, [1.0, 2.0])
+    rows = [row for i in range(100) for row in aligner.add_image(i * PERIOD, i)]
+    assert len(rows) >= 100 - PATIENCE_NS // PERIOD - 2
+    assert not any(row.last for row in rows)
 
 
 # Joints

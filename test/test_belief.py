@@ -119,6 +119,14 @@ def test_image_shown_again_gives_the_same_belief_and_surplus_ones_none() -> None
     assert believe(tracker, latent(1)).observations == 2
 
 
+def test_a_latent_that_comes_late_gives_no_belief_and_begins_none() -> None:
+    """Two images that change places on the wire must not cost the belief its past."""
+    tracker = track()
+    believe(tracker, *[latent(tick) for tick in range(4)])
+    assert tracker.observe(latent(2.5)) == (None, "")
+    assert believe(tracker, latent(4)).observations == 5
+
+
 @pytest.mark.parametrize(
     ("bad", "what"),
     [

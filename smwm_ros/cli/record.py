@@ -10,9 +10,9 @@ from typing import Any
 
 from smwm_ros.cli.environment import isolate
 from smwm_ros.contract import Contract
-from smwm_ros.data.alignment import Tick, TickGate
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.topics import find_topic, stamp_of
+from smwm_ros.data.ticks import Tick, TickGate
 from smwm_ros.errors import DataError
 from smwm_ros.resources import find_contract
 from smwm_ros.stack.description import describe
@@ -120,7 +120,7 @@ def _count_images(bag: Path, contract: Contract) -> int:
             tick = gate.offer(stamp_of(message))
             if tick is Tick.START:
                 stretch = 0
-            if tick in (Tick.START, Tick.NEXT):
+            if tick.accepted:
                 stretch += 1
                 count += {1: 0, 2: 2}.get(stretch, 1)
     return count

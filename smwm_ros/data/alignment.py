@@ -3,184 +3,31 @@ Alignment in time: which action belongs to which image.
 
 Row t of an episode is image t and the action applied from its stamp until the stamp of image t+1.
 The live belief and the ingest of bags share this code, so both mean the same by it. All stamps are
-integer nanoseconds.
-
-A stream of images becomes ticks by three rules: an image is dropped if the next one will probably be
-nearer to one period after the last tick; a longer gap than the contract's ends the episode; and so
-does a stamp that jumps back, which means that the clock was set, or a bag or a simulation started
-anew. Nothing is ever carried across the end of an episode.
+integer nanoseconds; :mod:`smwm_ros.data.ticks` says which images count and where an episode begins.
+Nothing is ever carried across the end of an episode.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
+from smwm_ros.data.signals import ActionHistory, SampleHistory
+from smwm_ros.data.ticks import Cut, Tick, TickGate
 
 Payload = TypeVar("Payload")
 
-TIE = 0.02
-"""Periods by which one image must be nearer to its due time than another, so that jitter decides nothing."""
-
 PATIENCE_NS = 1_000_000_000
 """How far the images may run ahead of the other topics: beyond it, what has not come is missing."""
-
-
-class Tick(Enum):
-    """What an image is to the stream."""
-
-    START = "start"
-    """The first of an episode: the first at all, or after a gap or a jump."""
-    NEXT = "next"
-    """One tick after the image accepted before."""
-    SURPLUS = "surplus"
-    """Too early after the one accepted before: drop it."""
-    DUPLICATE = "duplicate"
-    """The same stamp as the one before: drop it."""
-
-
-class TickGate:
-    """
-    Sort images into ticks by their stamps (see the module's text), and count what happened.
-
-    A camera that sends too often is thinned to every n-th image, with the n that comes nearest to the
-    contract's period; an image that is early by up to a third of a period is let through.
-    """
-
-    def __init__(self, contract: Contract) -> None:
-        self._period_ns = contract.period_ns
-        self._max_gap_ns = contract.max_gap_ns
-        self._seen: int | None = None
-        self.last: int | None = None
-        """Stamp of the last accepted image."""
-        self.images = 0
-        self.surplus = 0
-        self.duplicates = 0
-        self.gaps = 0
-        self.jumps = 0
-
-    def offer(self, stamp: int) -> Tick:
-        """Judge the next image by its stamp; ``START`` and ``NEXT`` accept it."""
-        self.images += 1
-        seen, self._seen = self._seen, stamp
-        if seen is not None and stamp == seen:
-            self.duplicates += 1
-            return Tick.DUPLICATE
-        last = self.last
-        if last is not None and seen is not None and stamp > seen:
-            # The next image will probably be as far from this one as this one from the one before.
-            early = last + self._period_ns - stamp
-            if 2 * early - (stamp - seen) > TIE * self._period_ns:
-                self.surplus += 1
-                return Tick.SURPLUS
-        self.last = stamp
-        if last is None:
-            return Tick.START
-        if seen is not None and stamp < seen:
-            self.jumps += 1
-            return Tick.START
-        if stamp - last > self._max_gap_ns:
-            self.gaps += 1
-            return Tick.START
-        return Tick.NEXT
-
-    def restart(self) -> None:
-        """Let the next image start an episode: another topic has shown that the clock jumped."""
-        self.last = self._seen = None
-        self.jumps += 1
-
-
-class SampleHistory:
-    """The newest samples of a signal, in the order of their stamps, up to a bound."""
-
-    def __init__(self, capacity: int = 4096) -> None:
-        """
-        Args:
-            capacity: samples kept; the oldest ones go first.
-        """
-        self._capacity = capacity
-        self._stamps: list[int] = []
-        self._values: list[NDArray[np.float64]] = []
-        self.received = 0
-        self.reordered = 0
-        """Samples that came after one with a later stamp."""
-        self.duplicates = 0
-        """Samples that replaced one with the same stamp."""
-
-    def __len__(self) -> int:
-        """Return the number of samples kept."""
-        return len(self._stamps)
-
-    @property
-    def newest(self) -> int | None:
-        """The latest stamp, in nanoseconds."""
-        return self._stamps[-1] if self._stamps else None
-
-    def append(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> None:
-        """Add a sample, shape (n,); it may come late, and replaces one with the same stamp."""
-        sample = np.array(values, np.float64)
-        sample.flags.writeable = False
-        self.received += 1
-        place = bisect_left(self._stamps, stamp)
-        if place < len(self._stamps):
-            if self._stamps[place] == stamp:
-                self.duplicates += 1
-                self._values[place] = sample
-                return
-            self.reordered += 1
-        self._stamps.insert(place, stamp)
-        self._values.insert(place, sample)
-        if len(self._stamps) > self._capacity:
-            del self._stamps[0], self._values[0]
-
-    def at(self, stamp: int) -> tuple[int, NDArray[np.float64]] | None:
-        """Find the newest sample at or before a stamp: its own stamp and its values, shape (n,)."""
-        place = bisect_right(self._stamps, stamp) - 1
-        return (self._stamps[place], self._values[place]) if place >= 0 else None
-
-    def clear(self) -> None:
-        """Drop all samples, as after a jump of the clock."""
-        self._stamps.clear()
-        self._values.clear()
-
-
-class ActionHistory(SampleHistory):
-    """The actions applied to the robot; each holds from its stamp until the next one's."""
-
-    def hold(self, start: int, end: int) -> NDArray[np.float64] | None:
-        """
-        Average the held signal over [start, end), weighted by time.
-
-        Where one action holds all the time, as in lock-step, it is returned exactly.
-
-        Args:
-            start: nanoseconds.
-            end: nanoseconds, later than ``start``.
-
-        Returns:
-            Shape (A,), read-only; None if no action was applied at or before ``start``.
-        """
-        if end <= start:
-            raise ValueError(f"the interval from {start} to {end} is empty")
-        first = bisect_right(self._stamps, start) - 1
-        if first < 0:
-            return None
-        after = bisect_left(self._stamps, end)
-        if after == first + 1:
-            return self._values[first]
-        edges = np.array([start, *self._stamps[first + 1 : after], end])
-        weights = np.diff(edges) / (end - start)
-        mean: NDArray[np.float64] = weights @ np.stack(self._values[first:after])
-        mean.flags.writeable = False
-        return mean
+DEPTHS = 256
+"""Depth images that may wait for their camera image."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +41,19 @@ class Row(Generic[Payload]):
     """Applied from this image until the next, shape (A,); None in the last row of an episode."""
     joints: NDArray[np.float64] | None
     """The newest joint positions at the image's stamp, shape (J,); None if not asked for."""
+    depth: Any = None
+    """The depth image nearest in time, within half a period; None if there is none."""
+    cut: Cut | None = None
+    """In the last row of an episode, why it ends."""
+    outcome: int = 0
+    """In the last row, what was said of the episode: 0 unknown, 1 success, 2 failure."""
+    label: str = ""
+    """In the last row, as ``outcome``."""
 
     @property
     def last(self) -> bool:
         """Whether the episode ends with this row."""
-        return self.action is None
+        return self.cut is not None
 
 
 @dataclass
@@ -207,7 +62,8 @@ class _Waiting(Generic[Payload]):
 
     stamp: int
     image: Payload
-    start: bool
+    cut: Cut | None
+    """Why the episode before ended, if an episode begins here."""
     usable: bool | None = None
     """Whether its joints are; None until judged, once and for all, as late samples may still come."""
     joints: NDArray[np.float64] | None = None
@@ -215,105 +71,177 @@ class _Waiting(Generic[Payload]):
 
 class Aligner(Generic[Payload]):
     """
-    Turn streams of images, actions and joint states into rows of episodes.
+    Turn streams of images, actions, joint states and depth images into rows of episodes.
 
     Feed the messages in the order they were received, and take the rows that each call returns.
     Streams may run apart: an image waits for the other topics until they have passed it (at most
     ``PATIENCE_NS``). An image whose action or joints are missing or not finite is no row: the episode
-    ends before it, and a new one starts after.
+    ends before it, and a new one starts after. A missing depth image is left out.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, *, depth: bool = False) -> None:
+        """
+        Args:
+            contract: of the robot.
+            depth: look for a depth image for each row.
+        """
         self.gate = TickGate(contract)
         self.actions = ActionHistory()
         self.joints = SampleHistory() if contract.observation.joints else None
+        self.depths = _Pictures(DEPTHS) if depth else None
+        self._half_period_ns = contract.period_ns // 2
         self._max_gap_ns = contract.max_gap_ns
         self._waiting: deque[_Waiting[Payload]] = deque()
         self._open = False
+        self._began = 0
+        self._marks: list[tuple[int, int, str]] = []
         self.without_action = 0
         """Ticks whose action is unknown: none was applied yet, or it was not finite."""
+        self.unknown_ns = 0
+        """How long they are together."""
         self.bad_joints = 0
         """Images with joint positions that are missing, too old, or not finite."""
+        self.without_depth = 0
+        """Rows without a depth image near enough."""
 
     def add_action(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> list[Row[Payload]]:
         """Take an applied action, shape (A,); return the rows that it completes."""
-        return self._add_sample(self.actions, stamp, values)
+        rows = self._come(stamp, self.actions.newest)
+        self.actions.append(stamp, values)
+        return [*rows, *self._settled()]
 
     def add_joints(self, stamp: int, values: Sequence[float] | NDArray[np.float64]) -> list[Row[Payload]]:
         """Take joint positions, shape (J,), in the contract's order; return the rows completed."""
         if self.joints is None:
             raise ValueError("the contract has no joints")
-        return self._add_sample(self.joints, stamp, values)
+        rows = self._come(stamp, self.joints.newest)
+        self.joints.append(stamp, values)
+        return [*rows, *self._settled()]
+
+    def add_depth(self, stamp: int, image: Any) -> list[Row[Payload]]:
+        """Take a depth image, or whatever stands for it; return the rows that it completes."""
+        if self.depths is None:
+            raise ValueError("depth was not asked for")
+        rows = self._come(stamp, self.depths.newest)
+        self.depths.append(stamp, image)
+        return [*rows, *self._settled()]
 
     def add_image(self, stamp: int, image: Payload) -> list[Row[Payload]]:
         """Take an image, or whatever stands for it; return the rows that it completes."""
         rows: list[Row[Payload]] = []
         jumps = self.gate.jumps
         tick = self.gate.offer(stamp)
-        if tick in (Tick.SURPLUS, Tick.DUPLICATE):
+        if not tick.accepted:
             return rows
         if self.gate.jumps > jumps:
-            rows += self._forget()
-        self._waiting.append(_Waiting(stamp, image, tick is Tick.START))
-        return [*rows, *self._settle()]
+            rows += self._forget(Cut.JUMP)
+        self._waiting.append(_Waiting(stamp, image, self.gate.cut if tick is Tick.START else None))
+        return [*rows, *self._settled()]
+
+    def add_event(self, stamp: int, *, outcome: int = 0, label: str = "", ends: bool = False) -> None:
+        """
+        Take what was said of an episode: of the one with the last image at or before the stamp.
+
+        Args:
+            stamp: nanoseconds.
+            outcome: 0 unknown, 1 success, 2 failure; of several, the last one known holds.
+            label: free text; of several, the last one that is not empty holds.
+            ends: the episode ends here: the first later image that is still free begins another.
+        """
+        if outcome or label:
+            self._marks.append((stamp, outcome, label))
+        if not ends:
+            return
+        for place, image in enumerate(self._waiting):
+            # The first one that waits belongs to the row given before it, if there is one.
+            if image.stamp > stamp and (place or not self._open or image.cut):
+                if image.cut is None:
+                    image.cut = Cut.EVENT
+                    self.gate.ends += 1
+                return
+        self.gate.end_at(stamp)
 
     def finish(self) -> list[Row[Payload]]:
         """Return the rows still waiting; call it after the last message."""
-        return self._forget()
+        return self._forget(Cut.FINISH)
 
-    def _add_sample(
-        self, history: SampleHistory, stamp: int, values: Sequence[float] | NDArray[np.float64]
-    ) -> list[Row[Payload]]:
-        rows: list[Row[Payload]] = []
-        if history.newest is not None and stamp < history.newest - self._max_gap_ns:
-            rows += self._forget()
-            self.gate.restart()
-        history.append(stamp, values)
-        return [*rows, *self._settle()]
+    def _come(self, stamp: int, newest: int | None) -> list[Row[Payload]]:
+        """Look whether a sample shows that the clock has jumped back; return the rows that this ends."""
+        if newest is None or stamp >= newest - self._max_gap_ns:
+            return []
+        rows = self._forget(Cut.JUMP)
+        self.gate.restart()
+        return rows
 
-    def _forget(self) -> list[Row[Payload]]:
-        """Give what is waiting with what is known, and forget all samples: the clock has jumped."""
+    def _forget(self, cut: Cut) -> list[Row[Payload]]:
+        """Give what is waiting with what is known, and forget all samples: their time is over."""
         rows = list(self._settled(at_once=True))
         if self._waiting:
-            rows += self._end(self._waiting.popleft())
+            rows += self._end(self._waiting.popleft(), cut, None)
         self.actions.clear()
         if self.joints is not None:
             self.joints.clear()
+        if self.depths is not None:
+            self.depths.clear()
+        self._marks.clear()
         return rows
 
-    def _settle(self) -> list[Row[Payload]]:
-        return list(self._settled(at_once=False))
-
-    def _settled(self, at_once: bool) -> Iterator[Row[Payload]]:
+    def _settled(self, at_once: bool = False) -> Iterator[Row[Payload]]:
         """Give the rows of all waiting images but the newest, as far as the other topics have come."""
         while len(self._waiting) > 1 and (at_once or self._known(self._waiting[1].stamp)):
             here, following = self._waiting.popleft(), self._waiting[0]
-            if following.start or not self._usable(here):
-                yield from self._end(here)
-                continue
-            action = self.actions.hold(here.stamp, following.stamp)
-            if action is None or not np.isfinite(action).all():
-                self.without_action += 1
-                yield from self._end(here)
-            elif not self._usable(following):
-                yield from self._end(here)
+            if following.cut is not None:
+                yield from self._end(here, following.cut, following.stamp)
+            elif not self._usable(here):
+                yield from self._end(here, Cut.JOINTS, following.stamp)
             else:
-                self._open = True
-                yield Row(here.stamp, here.image, action, here.joints)
+                action = self.actions.hold(here.stamp, following.stamp)
+                if action is None or not np.isfinite(action).all():
+                    self.without_action += 1
+                    self.unknown_ns += following.stamp - here.stamp
+                    yield from self._end(here, Cut.ACTION, following.stamp)
+                elif not self._usable(following):
+                    yield from self._end(here, Cut.JOINTS, following.stamp)
+                else:
+                    if not self._open:
+                        self._open = True
+                        self._began = here.stamp
+                    yield Row(here.stamp, here.image, action, here.joints, self._depth(here.stamp))
 
-    def _end(self, here: _Waiting[Payload]) -> list[Row[Payload]]:
-        """Make an image the last row of the open episode; leave it out where none is open."""
+    def _end(self, here: _Waiting[Payload], cut: Cut, until: int | None) -> list[Row[Payload]]:
+        """
+        Make an image the last row of the open episode; leave it out where none is open.
+
+        What was said before ``until``, the next image, was said of this episode.
+        """
+        said = [mark for mark in self._marks if until is None or mark[0] < until]
+        self._marks = [mark for mark in self._marks if mark not in said]
         if not (self._usable(here) and self._open):
             return []
         self._open = False
-        return [Row(here.stamp, here.image, None, here.joints)]
+        said = [mark for mark in said if mark[0] >= self._began]
+        outcome = next((mark[1] for mark in reversed(said) if mark[1]), 0)
+        label = next((mark[2] for mark in reversed(said) if mark[2]), "")
+        depth = self._depth(here.stamp)
+        return [Row(here.stamp, here.image, None, here.joints, depth, cut, outcome, label)]
 
     def _known(self, stamp: int) -> bool:
         """Tell whether all topics have passed a stamp, or are too late to wait for."""
         if self._waiting[-1].stamp - stamp >= PATIENCE_NS:
             return True
-        histories = [self.actions] if self.joints is None else [self.actions, self.joints]
-        return all(history.newest is not None and history.newest >= stamp for history in histories)
+        histories = (self.actions, self.joints, self.depths)
+        return all(
+            history.newest is not None and history.newest >= stamp
+            for history in histories
+            if history is not None
+        )
+
+    def _depth(self, stamp: int) -> Any:
+        if self.depths is None:
+            return None
+        image = self.depths.nearest(stamp, self._half_period_ns)
+        self.without_depth += image is None
+        return image
 
     def _usable(self, image: _Waiting[Payload]) -> bool:
         """Tell whether an image has joints, where the contract asks for them."""
@@ -328,3 +256,35 @@ class Aligner(Generic[Payload]):
                     image.usable = False
                     self.bad_joints += 1
         return image.usable
+
+
+class _Pictures:
+    """The newest pictures of a stream, in the order of their stamps, up to a bound."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._stamps: list[int] = []
+        self._images: list[Any] = []
+
+    @property
+    def newest(self) -> int | None:
+        return self._stamps[-1] if self._stamps else None
+
+    def append(self, stamp: int, image: Any) -> None:
+        place = bisect_left(self._stamps, stamp)
+        self._stamps.insert(place, stamp)
+        self._images.insert(place, image)
+        if len(self._stamps) > self._capacity:
+            del self._stamps[0], self._images[0]
+
+    def nearest(self, stamp: int, within: int) -> Any:
+        place = bisect_left(self._stamps, stamp)
+        near = range(max(0, place - 1), min(place + 1, len(self._stamps)))
+        best = min(near, key=lambda index: abs(self._stamps[index] - stamp), default=None)
+        if best is None or abs(self._stamps[best] - stamp) > within:
+            return None
+        return self._images[best]
+
+    def clear(self) -> None:
+        self._stamps.clear()
+        self._images.clear()

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros import msg
-from smwm_ros.data.alignment import Tick, TickGate
 from smwm_ros.data.images import picture
+from smwm_ros.data.ticks import Tick, TickGate
 from smwm_ros.errors import SmwmError
 from smwm_ros.messages import from_time, image_type, latent_to_message
 from smwm_ros.nodes.modelled import ModelNode
@@ -81,8 +81,8 @@ class PerceptionNode(ModelNode):
         image = picture(message, self._stream)
         stamp = from_time(message.header.stamp)
         tick = self._ticks.offer(stamp)
-        if tick is Tick.SURPLUS:
-            self.monitor.tally("dropped.surplus")
+        if tick in (Tick.SURPLUS, Tick.LATE):
+            self.monitor.tally(f"dropped.{tick.value}")
             return None
         if tick is Tick.DUPLICATE:
             return self._newest

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.alignment import ActionHistory, Tick, TickGate
+from smwm_ros.data.signals import ActionHistory
+from smwm_ros.data.ticks import Tick, TickGate
 from smwm_ros.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class BeliefTracker:
 
         Returns:
             The belief, and why it was initialised anew, if it was. The belief is None for an image
-            that lies between two ticks; for one that is shown again it is the same as before.
+            that lies between two ticks or comes late; for one that is shown again it is the same as
+            before.
 
         Raises:
             DataError: of another model, of another size, or not finite.
@@ -97,7 +99,7 @@ class BeliefTracker:
         self._check(latent)
         last = self._ticks.last
         tick = self._ticks.offer(latent.stamp)
-        if tick is Tick.SURPLUS:
+        if tick in (Tick.SURPLUS, Tick.LATE):
             return None, ""
         if tick is Tick.DUPLICATE:
             return self._belief, ""
