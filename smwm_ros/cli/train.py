@@ -34,7 +34,9 @@ def train(
     from smwm_ros.validation import check
 
     torch.set_num_threads(threads)
-    changed = override(load_model_config(model).model_dump(), settings or [])
+    preset = load_model_config(model)
+    workers = f"training.workers={preset.training.workers}"  # which no dump of a preset holds
+    changed = override(preset.model_dump(), [workers, *(settings or [])])
     config = check(ModelConfig, changed, "--set", ConfigError)
     name = Path(model).stem
     with EpisodeStore(store) as episodes, progress_bar() as bar:
@@ -54,6 +56,7 @@ def train(
             "seconds": round(result.seconds, 1),
             "steps": config.training.steps,
             "seed": seed,
+            "data_wait_percent": round(result.data_wait_percent, 1),
             **{key: round(value, 6) for key, value in result.figures.items()},
         },
         as_json,

@@ -68,6 +68,9 @@ class TrainingConfig(Settings):
     """Largest norm of the gradient."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the episodes held out."""
+    # Not in what is written down: it changes nothing in the result.
+    workers: Annotated[int, Field(ge=0, le=256, exclude=True)] = 0
+    """Processes that gather windows ahead of the trainer; with none it does so itself."""
 
 
 class ModelConfig(Settings):

@@ -22,7 +22,7 @@ from smwm_ros.models.config import ModelConfig, TrainingConfig
 from smwm_ros.models.objectives import TERMS
 from smwm_ros.models.statistics import effective_rank, latent_scale, median_rms
 from smwm_ros.models.world_model import WorldModel
-from smwm_ros.training.dataset import Windows, load_windows
+from smwm_ros.training.dataset import Feed, Windows, load_windows
 from smwm_ros.training.state import load_state, save_state
 
 VALIDATION_WINDOWS = 2048
@@ -39,6 +39,8 @@ class TrainingResult:
     identity: str
     figures: dict[str, float]
     seconds: float
+    data_wait_percent: float
+    """Share of the loop's time in which it waited for windows; more workers lower it."""
 
 
 class Objective(nn.Module):
@@ -114,13 +116,13 @@ def train(
 
     # What was logged after the state was saved is logged again.
     log = [row for row in read_log(log_path) if row["step"] <= first] if resume else []
-    for step, which in enumerate(training.batches(settings.batch, seed, first), start=first):
-        if step == settings.steps:
-            break
+    feed = Feed(training, settings.batch, seed, range(first, settings.steps), settings.workers)
+    looped = time.perf_counter()
+    for step, batch in enumerate(feed, start=first):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, settings)
         model.train()
-        frames, actions = (part.to(device) for part in training.take(which))
+        frames, actions = (part.to(device) for part in batch)
         loss, terms = objective(model, frames, actions)
         if not torch.isfinite(loss):
             raise DataError(
@@ -140,6 +142,7 @@ def train(
         if done % save_every == 0 or done == settings.steps:
             save_state(state_path, model, optimiser, run, done)
         progress(done, log[-1] if log else {})
+    looped = time.perf_counter() - looped
 
     figures = validate(model, objective, validation)
     if "inverse" in config.terms:
@@ -157,7 +160,8 @@ def train(
     )
     path = output / "model.safetensors"
     identity = save_checkpoint(path, info, model)
-    return TrainingResult(path, identity, figures, time.perf_counter() - began)
+    waited = 100 * feed.waited / looped if first < settings.steps else 0.0
+    return TrainingResult(path, identity, figures, time.perf_counter() - began, waited)
 
 
 def learning_rate(step: int, settings: TrainingConfig) -> float:

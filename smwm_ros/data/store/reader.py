@@ -14,7 +14,13 @@ from typing_extensions import Self
 
 from smwm_ros.contract import parse_contract
 from smwm_ros.data.store.layout import INDEX, REQUIRED, check_columns, facts_from_json
+from smwm_ros.data.store.rows import FileIdentity, MappedRows, Rows, SlicedRows
 from smwm_ros.errors import ContractError, DataError
+
+MEMORY_BYTES = 1 << 30
+"""A column up to this size is read into memory where it cannot be mapped."""
+CHECK_ROWS = 1 << 20
+"""Rows of actions that are looked at together."""
 
 
 class EpisodeStore:
@@ -42,8 +48,9 @@ class EpisodeStore:
             raise DataError(
                 f"{self.path}: no such episode store; `smwm ingest BAG --output {self.path}` makes one"
             )
+        self._identity = FileIdentity(self.path)
         try:
-            self._file = h5py.File(self.path, "r")
+            self._file = self._identity.open()
         except OSError as error:
             raise DataError(
                 f"{self.path}: not a readable HDF5 file ({error}); if it is damaged, ingest its bags again"
@@ -95,7 +102,7 @@ class EpisodeStore:
         """
         if self._process != os.getpid():
             # HDF5 handles do not survive a fork: two processes would share one file position.
-            self._file = h5py.File(self.path, "r")
+            self._file = self._identity.open()
             self._process = os.getpid()
         if name not in self.columns:
             raise DataError(f"{self.path}: no column {name!r}; there are {', '.join(self.columns)}")
@@ -109,6 +116,25 @@ class EpisodeStore:
             DataError: no such column.
         """
         return self.column(name)[:]
+
+    def rows(self, name: str) -> Rows:
+        """
+        Give a column to take rows from by their numbers, also in forked and spawned workers.
+
+        A contiguous column is mapped into memory, whatever its size; others are read into memory up
+        to ``MEMORY_BYTES``, and row by row beyond.
+
+        Raises:
+            DataError: no such column.
+        """
+        column = self.column(name)
+        offset = column.id.get_offset()  # none where rows are chunked, or lie in other files
+        if offset is not None and column.dtype.isnative:
+            return MappedRows(self._identity, offset, column.dtype, column.shape)
+        if column.size * column.dtype.itemsize <= MEMORY_BYTES:
+            rows: NDArray[Any] = column[:]
+            return rows.astype(rows.dtype.newbyteorder("="), copy=False)
+        return SlicedRows(self._identity, name)
 
     def episode(self, number: int) -> dict[str, NDArray[Any]]:
         """
@@ -161,13 +187,16 @@ class EpisodeStore:
         if (self.lengths < 1).any():
             raise DataError(f"{self.path}: ep_len holds episodes without rows; ingest the bags again")
         check_columns({name: self._file[name] for name in self.columns}, self.contract, str(self.path))
-        finite = np.isfinite(self._file["action"][:]).all(axis=1)
         # The last row of an episode has no action (see above): it is not looked at.
-        finite[self.offsets + self.lengths - 1] = True
-        if not finite.all():
-            row = int(np.flatnonzero(~finite)[0])
-            episode = int(np.searchsorted(self.offsets, row, side="right")) - 1
-            raise DataError(
-                f"{self.path}: the action at row {row - self.offsets[episode]} of episode {episode} is not "
-                "finite; only the last row of an episode may lack one"
-            )
+        last = np.zeros(len(self), bool)
+        last[self.offsets + self.lengths - 1] = True
+        for first in range(0, len(self), CHECK_ROWS):
+            span = slice(first, first + CHECK_ROWS)
+            bad = ~np.isfinite(self._file["action"][span]).all(axis=1) & ~last[span]
+            if bad.any():
+                row = first + int(np.flatnonzero(bad)[0])
+                episode = int(np.searchsorted(self.offsets, row, side="right")) - 1
+                raise DataError(
+                    f"{self.path}: the action at row {row - self.offsets[episode]} of episode {episode} is "
+                    "not finite; only the last row of an episode may lack one"
+                )
