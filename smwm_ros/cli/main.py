@@ -19,6 +19,7 @@ from smwm_ros.cli.doctor import doctor
 from smwm_ros.cli.eval import evaluate
 from smwm_ros.cli.goal import goal
 from smwm_ros.cli.output import console
+from smwm_ros.cli.play import play
 from smwm_ros.cli.reproduce import reproduce
 from smwm_ros.cli.train import train
 from smwm_ros.cli.up import up
@@ -38,6 +39,7 @@ app.command()(up)
 app.command()(goal)
 app.command()(data.record)
 app.command()(data.ingest)
+app.command()(play)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(demo)
