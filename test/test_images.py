@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recordings import robot
 
-from smwm_ros.data.images import decode_compressed, decode_image, model_input, picture
+from smwm_ros.contract import DepthStream
+from smwm_ros.data.depth import decode_compressed_depth, decode_depth, depth_input, depth_picture
+from smwm_ros.data.images import coded_size, decode_compressed, decode_image, model_input, picture
 from smwm_ros.errors import DataError
 
 # One pixel that says which byte is which.
@@ -170,3 +172,142 @@ def test_compressed_images_are_told_by_the_contract() -> None:
     pixels = noise(12, 12)
     data = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
     np.testing.assert_array_equal(picture(Message(data=data), stream), pixels)
+
+
+# JPEG in a hurry
+
+CAMERA = "{width: 640, height: 480, size: 64, type: sensor_msgs/msg/CompressedImage}"
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    """Return what a camera may see: soft light, a sharp edge, a little noise."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([100 + 80 * np.sin(x / 60), 120 + 60 * np.cos(y / 45), 90 + 0.1 * (x + y)], axis=-1)
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = 30, 200, 90
+    return np.clip(pixels + np.random.default_rng(0).normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("crop", ["", ", crop: [80, 0, 480, 480]", ", crop: [81, 3, 471, 473]"])
+def test_a_reduced_jpeg_is_as_true_as_a_whole_one(crop: str) -> None:
+    """Half-size decoding must stay as near to the camera's own pixels as full decoding is."""
+    stream = robot(image=CAMERA.replace("}", crop + "}")).observation.image
+    pixels = scene(480, 640)
+    original = model_input(pixels, stream).astype(float)
+    whole = model_input(decode_compressed("jpeg", jpeg(pixels)), stream)
+    reduced = picture(Message(data=jpeg(pixels)), stream)
+    assert reduced.shape == (64, 64, 3)
+    assert np.abs(reduced - original).mean() <= np.abs(whole - original).mean() + 0.1
+    assert np.abs(reduced - original).mean() < 1
+
+
+def test_a_jpeg_is_reduced_exactly_or_not_at_all() -> None:
+    """The mean of each 2x2 block of a picture that JPEG keeps exactly, wherever the crop begins."""
+    image = "{width: 64, height: 64, crop: [16, 32, 32, 32], size: 8, type: sensor_msgs/msg/CompressedImage}"
+    pixels = np.full((64, 64, 3), 40, np.uint8)
+    pixels[32:, 16:48] = 200
+    assert (
+        np.abs(picture(Message(data=jpeg(pixels)), robot(image=image).observation.image) - 200.0) < 3
+    ).all()
+
+
+def test_a_jpeg_of_another_size_is_refused_by_its_true_size() -> None:
+    """Reduced, 639 pixels look like 640: the size is read from the header."""
+    with pytest.raises(DataError, match=r"639x480.*640x480"):
+        picture(Message(data=jpeg(scene(480, 639))), robot(image=CAMERA).observation.image)
+
+
+def test_a_png_that_claims_to_be_huge_is_not_decoded() -> None:
+    """One damaged header must not take all memory."""
+    data = bytearray(cv2.imencode(".png", noise(4, 4))[1].tobytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    assert coded_size(bytes(data)) == (60_000, 60_000)
+    with pytest.raises(DataError, match="60000x60000"):
+        picture(Message(data=bytes(data)), robot(image=CAMERA).observation.image)
+
+
+@pytest.mark.parametrize("left", [0.02, 0.5, 0.999])
+def test_a_jpeg_that_was_cut_off_is_refused(left: float) -> None:
+    """Some decoders fill the rest with grey, which looks like a picture."""
+    data = jpeg(scene(480, 640))
+    with pytest.raises(DataError, match="may be damaged"):
+        picture(Message(data=data[: int(len(data) * left)]), robot(image=CAMERA).observation.image)
+    padded = picture(Message(data=data + bytes(100)), robot(image=CAMERA).observation.image)
+    np.testing.assert_array_equal(padded, picture(Message(data=data), robot(image=CAMERA).observation.image))
+
+
+def test_other_coded_formats_are_refused() -> None:
+    data = cv2.imencode(".bmp", noise(12, 12))[1].tobytes()
+    image = "{width: 12, height: 12, size: 12, type: sensor_msgs/msg/CompressedImage}"
+    with pytest.raises(DataError, match="JPEG and PNG"):
+        picture(Message(data=data, format="bmp"), robot(image=image).observation.image)
+
+
+# Depth
+
+
+@given(st.sampled_from(["<", ">"]), st.sampled_from(["16UC1", "32FC1"]), st.integers(0, 5))
+def test_depth_is_in_metres_and_nan_where_unknown(order: str, encoding: str, padding: int) -> None:
+    """Known answers; a drone's big-endian camera and padded rows give the same."""
+    if encoding == "16UC1":
+        raw = np.array([[1500, 0], [65535, 1]], f"{order}u2")
+        metres = [[1.5, np.nan], [65.535, 0.001]]
+    else:
+        raw = np.array([[1.5, 0.0], [np.inf, -2.0]], f"{order}f4")
+        metres = [[1.5, np.nan], [np.nan, np.nan]]
+    rows = np.pad(raw.view(np.uint8).reshape(2, -1), ((0, 0), (0, padding)))
+    depth = decode_depth(encoding, 2, 2, rows.shape[1], rows.tobytes(), int(order == ">"))
+    assert depth.dtype == np.float32
+    np.testing.assert_allclose(depth, metres, rtol=1e-6)
+
+
+def test_compressed_depth_with_and_without_a_header() -> None:
+    """image_transport puts twelve bytes before the PNG; other drivers do not."""
+    raw = np.arange(16, dtype=np.uint16).reshape(4, 4) * 100
+    png = cv2.imencode(".png", raw)[1].tobytes()
+    for data in (png, bytes(12) + png):
+        depth = decode_compressed_depth("16UC1; compressedDepth png", data)
+        np.testing.assert_allclose(depth[1], [0.4, 0.5, 0.6, 0.7], rtol=1e-6)
+        assert np.isnan(depth[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("png", b""),
+        ("png", bytes(12)),
+        ("png", cv2.imencode(".png", noise(4, 4))[1].tobytes()),
+        ("32FC1; compressedDepth png", cv2.imencode(".png", np.ones((4, 4), np.uint16))[1].tobytes()),
+    ],
+)
+def test_what_is_no_compressed_depth_is_refused(kind: str, data: bytes) -> None:
+    with pytest.raises(DataError, match="16-bit"):
+        decode_compressed_depth(kind, data)
+
+
+def test_depth_is_taken_from_where_the_picture_is() -> None:
+    """The centre of each pixel of the square, within the crop; neighbours are not mixed."""
+    stream = robot(image="{width: 16, height: 12, crop: [4, 2, 8, 8], size: 8}").observation.image
+    depth = np.arange(12 * 16, dtype=np.float32).reshape(12, 16)
+    np.testing.assert_array_equal(depth_input(depth, stream), depth[2:10, 4:12])
+    half = robot(image="{width: 16, height: 16, size: 8}").observation.image
+    assert set(depth_input(np.tile([1.0, 9.0], (16, 8)).astype(np.float32), half).ravel()) <= {1.0, 9.0}
+
+
+def test_depth_that_does_not_fit_the_camera_is_refused() -> None:
+    stream = robot().observation.image
+    other = Message(encoding="32FC1", height=6, width=6, step=24, data=bytes(144))
+    with pytest.raises(DataError, match=r"6x6.*12x12.*registered"):
+        depth_picture(Raw(other), DepthStream(topic="depth"), stream)
+    with pytest.raises(DataError, match=r"'32FC1'.*'16UC1'"):
+        depth_picture(Raw(other), DepthStream(topic="depth", encoding="16UC1"), stream)
+
+
+class Raw:
+    """A message without the field that only compressed ones have."""
+
+    def __init__(self, message: Message) -> None:
+        self.__dict__.update({key: value for key, value in vars(message).items() if key != "format"})
