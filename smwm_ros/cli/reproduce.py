@@ -60,7 +60,7 @@ def reproduce(
         content = json.loads(done.read_text(encoding="utf-8"))
         if content["arguments"] != arguments:
             raise ConfigError(
-                f"{done}: the step was made by `smwm {shlex.join([name, *content['arguments']])}`, and not by "
+                f"{done}: the step was made by `smwm {shlex.join([name, *content['arguments']])}`, not by "
                 f"`smwm {shlex.join([name, *arguments])}`; resume with the options it began with, or give "
                 "another --output"
             )
