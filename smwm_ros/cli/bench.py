@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
@@ -69,3 +70,23 @@ def ingest(
     with console.status("writing and reading a bag ..."):
         figures = bench_ingest(frames)
     show_result(figures, as_json, "ingest")
+
+
+@app.command()
+def windows(
+    rows: Annotated[int, typer.Option(min=1000, help="In the store that is made for it.")] = 20_000,
+    frameskip: Annotated[int, typer.Option(min=1, max=50, help="Ticks in a model step.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1)] = 7,
+    seconds: Seconds = 1.0,
+    peer_python: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="Interpreter that has stable-worldmodel, for comparison.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Random training windows per second out of an episode store, on one core."""
+    from smwm_ros.cli.bench_windows import bench_windows
+
+    with console.status("reading windows ..."):
+        figures = bench_windows(rows, frameskip, repeats, seconds, peer_python)
+    show_result(figures, as_json, "windows")
