@@ -141,3 +141,48 @@ def test_bad_latents_are_refused_and_leave_no_trace(bad: Latent, what: str) -> N
     with pytest.raises(DataError, match=what):
         tracker.observe(bad)
     assert believe(tracker, latent(1)).observations == 2
+
+
+@pytest.mark.parametrize("first", ["images", "actions"])
+def test_clock_set_back_forgets_what_was_applied_before(first: str) -> None:
+    """
+    Pins a bag played in a loop and a simulation begun anew: the same stamps come again.
+
+    Whichever topic jumps first: the actions from before must not stand for those of the new time,
+    nor may those of the new time be lost when the images follow.
+    """
+    tracker = track()
+    for tick in range(10):
+        tracker.apply(START + tick * PERIOD, np.ones(2))
+        believe(tracker, latent(tick))
+    if first == "actions":
+        tracker.apply(START, np.zeros(2))
+        late = tracker.observe(latent(10))  # was still being encoded
+        assert late[1] == "stamp of an action jumped back 0.450 s"
+        said = tracker.observe(latent(0))[1]
+    else:
+        said = tracker.observe(latent(0))[1]
+        tracker.apply(START, np.zeros(2))
+    assert said == f"stamp jumped back {0.5 if first == 'actions' else 0.45:.3f} s"
+    beliefs = [believe(tracker, latent(tick)) for tick in range(1, BLOCK + 1)]
+    assert [belief.observations for belief in beliefs] == list(range(2, BLOCK + 2))
+    assert beliefs[-1].surprise == 0.0
+
+
+def test_action_that_is_not_finite_leaves_its_ticks_unknown() -> None:
+    """As ingest does: the action before it must not be thought to have held on."""
+    tracker = track()
+    for tick in range(3 * BLOCK):
+        tracker.apply(START + tick * PERIOD, np.full(2, np.nan if tick == BLOCK else 0.0))
+    known = [math.isfinite(believe(tracker, latent(tick)).surprise) for tick in range(3 * BLOCK)]
+    assert known == [tick == BLOCK or tick > 2 * BLOCK for tick in range(3 * BLOCK)]
+
+
+def test_action_that_comes_late_counts_from_then_on() -> None:
+    """A belief cannot wait for it, as ingest does; the steps judged later know of it."""
+    tracker = track()
+    tracker.apply(START, np.zeros(2))
+    before = [believe(tracker, latent(tick)).surprise for tick in range(BLOCK + 2)]
+    tracker.apply(START + BLOCK * PERIOD, np.ones(2))
+    assert before[-2:] == [0.0, 0.0]
+    assert believe(tracker, latent(BLOCK + 2)).surprise == pytest.approx(2.0)

@@ -16,6 +16,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 
 from smwm_ros.contract import Contract, load_contract
@@ -132,9 +133,9 @@ class SmwmNode(LifecycleNode):
         topic: str,
         callback: Callable[[Any], None],
         profile: QoSProfile,
-    ) -> None:
+    ) -> Subscription[Any]:
         """Subscribe; the callback runs only while the node is active."""
-        self.create_subscription(kind, topic, self._guarded(callback), profile)
+        return self.create_subscription(kind, topic, self._guarded(callback), profile)
 
     def every(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call back periodically, in steady time, while the node is active."""

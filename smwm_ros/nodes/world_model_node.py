@@ -9,7 +9,7 @@ import numpy as np
 
 from smwm_ros import msg
 from smwm_ros.errors import DataError
-from smwm_ros.messages import applied_from_message, belief_to_message, latent_from_message
+from smwm_ros.messages import applied_from_message, belief_to_message, from_time, latent_from_message
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import Param
 from smwm_ros.nodes.process import run
@@ -45,7 +45,7 @@ class WorldModelNode(ModelNode):
         self._contract = self.read_contract()
         self._model = self.read_model(self._contract)
         self._beliefs = self.create_publisher(msg.Belief, "belief", NEWEST)
-        self.listen(msg.AppliedAction, "applied_action", self._on_applied, EVERY)
+        self._applied = self.listen(msg.AppliedAction, "applied_action", self._on_applied, EVERY)
         self.listen(msg.Latent, "latent", self._on_latent, NEWEST)
         self.serve(Predict, "predict", self._on_predict)
 
@@ -67,9 +67,16 @@ class WorldModelNode(ModelNode):
             self._tracker.apply(*applied_from_message(self._contract, message))
         except DataError as error:
             self.fault("dropped.applied_action", str(error))
+            # Something was applied, and nobody knows what: as in a bag, the tick's action is unknown.
+            unknown = np.full(self._contract.action.size, np.nan)
+            self._tracker.apply(from_time(message.header.stamp), unknown)
 
     def _on_latent(self, message: msg.Latent) -> None:
         arrival = time.monotonic()
+        # After a delay the executor hands over one message of each topic by turns, but the latent is
+        # to be judged by all actions that have come.
+        while (applied := self._applied.handle.take_message(msg.AppliedAction, False)) is not None:
+            self._on_applied(applied[0])
         try:
             belief, anew = self._tracker.observe(latent_from_message(message))
         except DataError as error:

@@ -74,14 +74,26 @@ class BeliefTracker:
         self._model = model
         self._threshold = threshold
         self._patience = patience
+        self._max_gap_ns = contract.max_gap_ns
         self._ticks = TickGate(contract)
         self._actions = ActionHistory()
         self._latents: deque[Latent] = deque(maxlen=contract.block + 1)
         self._high = 0
+        self._anew = ""
         self._belief: Belief | None = None
 
     def apply(self, stamp: int, action: NDArray[np.float64]) -> None:
-        """Take note of an action, shape (A,), in contract units, applied from ``stamp`` (ns) on."""
+        """
+        Take note of an action, shape (A,), in contract units, applied from ``stamp`` (ns) on.
+
+        One that is not finite leaves the ticks that it touches unknown. A stamp that jumps back begins
+        everything anew, as one of a latent does.
+        """
+        newest = self._actions.newest
+        if newest is not None and self._is_past(stamp):
+            self._anew = f"stamp of an action jumped back {(newest - stamp) * 1e-9:.3f} s"
+            self._actions.clear()
+            self._ticks.restart()
         self._actions.append(stamp, action)
 
     def observe(self, latent: Latent) -> tuple[Belief | None, str]:
@@ -103,12 +115,13 @@ class BeliefTracker:
             return None, ""
         if tick is Tick.DUPLICATE:
             return self._belief, ""
-        reason = ""
+        reason, self._anew = self._anew, ""
         if tick is Tick.START:
             if last is not None:
                 seconds = (latent.stamp - last) * 1e-9
                 reason = f"gap of {seconds:.3f} s" if seconds > 0 else f"stamp jumped back {-seconds:.3f} s"
-            if last is not None and latent.stamp < last:
+            # Actions of the new time may have come already, ahead of the slower images.
+            if last is not None and latent.stamp < last and self._is_past(latent.stamp):
                 self._actions.clear()
             self._latents.clear()
             self._high = 0
@@ -126,6 +139,11 @@ class BeliefTracker:
             observations=1 if tick is Tick.START or self._belief is None else self._belief.observations + 1,
         )
         return self._belief, reason
+
+    def _is_past(self, stamp: int) -> bool:
+        """Tell whether a stamp lies so far before the newest action's that the clock has jumped."""
+        newest = self._actions.newest
+        return newest is not None and stamp < newest - self._max_gap_ns
 
     def _surprise(self) -> float:
         if len(self._latents) < (self._latents.maxlen or 0):
