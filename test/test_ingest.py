@@ -186,7 +186,7 @@ def test_a_namespace_is_found_or_chosen(tmp_path: Path) -> None:
 def test_a_cut_off_bag_is_used_and_noted(tmp_path: Path) -> None:
     """What a killed recorder left is worth training on, and the report says so."""
     bag = record(tmp_path / "bag", ticks=3000)
-    file = bag / "bag.mcap"
+    file = bag / "bag_0.mcap"
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 6 // 10])
     store, report = run(tmp_path, bag)
     assert "cut off" in report.bags[0].notes[0]
