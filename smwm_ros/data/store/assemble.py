@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.store.layout import Digests, kinds, write_index
+from smwm_ros.data.store.layout import Digests, batches, kinds, row_bytes, write_index
 from smwm_ros.data.store.output import NewFile
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
 
-COPY_BYTES = 1 << 23
-"""Bytes of a column that are in memory at a time."""
 ALIGNMENT = 4096
 """Columns begin at a page, so that mapped numbers lie as processors like them."""
 
@@ -84,14 +81,14 @@ def assemble(
     lengths = np.concatenate([store.lengths[numbers] for store, numbers in chosen])
     facts = [store.facts[number] for store, numbers in chosen for number in numbers]
     columns = {name: stores[0].column(name) for name in stores[0].columns}
-    total = int(lengths.sum()) * sum(map(_row_bytes, columns.values()))
+    total = int(lengths.sum()) * sum(map(row_bytes, columns.values()))
     done = 0
     digests = Digests()
     with NewFile(out, ALIGNMENT) as file:
         for name, like in columns.items():
             column = file.hdf5.create_dataset(name, (int(lengths.sum()), *like.shape[1:]), like.dtype)
             first = 0
-            for rows in _batches(chosen, name):
+            for rows in _chosen_rows(chosen, name):
                 column[first : first + len(rows)] = rows
                 digests.update(name, rows)
                 file.check()
@@ -135,16 +132,12 @@ def _joints(contract: Contract) -> tuple[str, ...]:
     return contract.observation.joints.names if contract.observation.joints else ()
 
 
-def _batches(chosen: Sequence[tuple[EpisodeStore, NDArray[np.int64]]], name: str) -> Iterator[NDArray[Any]]:
+def _chosen_rows(
+    chosen: Sequence[tuple[EpisodeStore, NDArray[np.int64]]], name: str
+) -> Iterator[NDArray[Any]]:
     """Read a column of the chosen episodes, a few rows at a time; neighbours are read as one."""
     for store, numbers in chosen:
-        column = store.column(name)
-        step = max(1, COPY_BYTES // _row_bytes(column))
         for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
             start, stop = store.offsets[run[0]], store.offsets[run[-1]] + store.lengths[run[-1]]
-            for first in range(start, stop, step):
-                yield column[first : min(first + step, stop)]
-
-
-def _row_bytes(column: h5py.Dataset) -> int:
-    return max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
+            for _, rows in batches(store.column(name), start, stop):
+                yield rows

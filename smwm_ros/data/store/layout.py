@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,6 +36,8 @@ REQUIRED = ("pixels", "action")
 INDEX = ("ep_len", "ep_offset")
 CHUNK_BYTES = 1 << 18
 """Bytes in one chunk: large enough for fast sequential writes, small enough for random windows."""
+COPY_BYTES = 1 << 23
+"""Bytes of a column that are in memory at a time, where all of it is read."""
 OUTCOMES = ("unknown", "success", "failure")
 """What the numbers of ``outcome`` mean; those of smwm_ros/msg/EpisodeEvent."""
 
@@ -76,7 +78,9 @@ def facts_from_json(text: str, episodes: int, source: str) -> tuple[EpisodeFacts
         columns = [content[field.name] for field in fields(EpisodeFacts)]
         facts = tuple(EpisodeFacts(*values) for values in zip(*columns, strict=True))
     except (ValueError, KeyError, TypeError, DataError) as error:
-        raise DataError(f"{source}: the attribute 'episodes' is damaged ({error}); make it again") from error
+        raise DataError(
+            f"{source}: the attribute 'episode_facts' is damaged ({error}); make it again"
+        ) from error
     if len(facts) != episodes:
         raise DataError(f"{source}: there are {episodes} episodes, but facts about {len(facts)}")
     return facts
@@ -123,7 +127,7 @@ def write_index(
     file["ep_offset"] = np.cumsum(counts) - counts
     file.attrs["contract"] = contract.model_dump_json()
     file.attrs["fingerprint"] = fingerprint
-    file.attrs["episodes"] = facts_to_json(facts)
+    file.attrs["episode_facts"] = facts_to_json(facts)
     file.attrs["source"] = json.dumps(dict(source))
     return fingerprint
 
@@ -159,3 +163,15 @@ def check_actions(actions: NDArray[Any], source: str) -> None:
 def kinds(columns: Mapping[str, Any]) -> dict[str, str]:
     """Describe what a row of each column is, to compare and to show."""
     return {name: f"{column.shape[1:]} {column.dtype}" for name, column in columns.items()}
+
+
+def row_bytes(column: h5py.Dataset) -> int:
+    """Return the bytes of one row of a column."""
+    return max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
+
+
+def batches(column: h5py.Dataset, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield rows ``start`` to ``stop`` of a column, a few at a time, each with the first one's number."""
+    step = max(1, COPY_BYTES // row_bytes(column))
+    for first in range(start, stop, step):
+        yield first, column[first : min(first + step, stop)]

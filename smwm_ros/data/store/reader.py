@@ -76,7 +76,7 @@ class EpisodeStore:
         self.lengths: NDArray[np.int64] = self._file["ep_len"][:].astype(np.int64)
         self.offsets: NDArray[np.int64] = self._file["ep_offset"][:].astype(np.int64)
         self._validate()
-        known = str(self._file.attrs.get("episodes", "{}"))
+        known = str(self._file.attrs.get("episode_facts", "{}"))
         self.facts = facts_from_json(known, self.episodes, str(self.path))
 
     @property
@@ -161,6 +161,10 @@ class EpisodeStore:
         counts = np.maximum(self.lengths - span, 0)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(self.offsets, counts) + within
+
+    def attribute(self, name: str) -> str:
+        """Return one of the file's attributes as it stands there; empty if it is not there."""
+        return str(self._file.attrs.get(name, ""))
 
     def close(self) -> None:
         """Close the file."""
