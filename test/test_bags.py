@@ -287,7 +287,7 @@ def test_what_is_no_bag_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Nothing can be recovered"):
         BagReader(tmp_path / "x.mcap")
     (tmp_path / "x.db3").write_text("hello")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="SQLite cannot read it"):
         BagReader(tmp_path / "x.db3")
 
 

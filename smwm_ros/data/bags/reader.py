@@ -1,28 +1,35 @@
 """
-Reading ROS 2 bags without ROS: MCAP and SQLite, of any distribution, through ``rosbags``.
+Reading ROS 2 bags without ROS: MCAP and SQLite, of any distribution.
 
 A recording that was cut off (the recorder was killed, the disk was full) has no index and no
-metadata. What its MCAP file holds up to the cut is read all the same, by reading it as if it ended
-there; the file itself stays as it is.
+metadata. What its files hold up to the cut is read all the same; the files stay as they are.
+Whatever a bag claims is judged before memory is taken for it, and checksums are verified.
+
+``rosbags`` reads the definitions and the messages. Its readers of files believe what these say, and
+are not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import heapq
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat, Qos
+from rosbags.interfaces import MessageDefinitionFormat, Qos
 from typing_extensions import Self
 
-from smwm_ros.data.bags.cut_off import CutOff, cut_off_at
-from smwm_ros.data.bags.message_types import message_types, own_types
+from smwm_ros.data.bags.compression import decompress, decompress_file
+from smwm_ros.data.bags.contents import COMPRESSED, contents_of
+from smwm_ros.data.bags.definitions import deserializer, types_of
+from smwm_ros.data.bags.mcap_reader import McapReader
+from smwm_ros.data.bags.sqlite_reader import SqliteReader
+from smwm_ros.data.bags.storage import CDR, HOPELESS, Channel, Damaged, Loss, Message, in_order
 from smwm_ros.errors import DataError
-
-STORAGES = (".mcap", ".db3")
 
 
 class BagReader:
@@ -34,35 +41,43 @@ class BagReader:
         topics: type of each topic that is in the bag.
         custom_data: what the recorder noted in the bag's metadata.
         notes: what was wrong with the bag and could be mended, in words.
+        losses: what cannot be read; empty unless the bag is salvaged.
+        files: the bag's files.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, salvage: bool = False) -> None:
         """
         Open a bag.
 
         Args:
             path: a bag's folder, or an .mcap or .db3 file.
+            salvage: read everything once, and go on after what is damaged. Otherwise a damaged bag is
+                refused, but for one that was cut off while it was recorded.
 
         Raises:
             DataError: no such bag, an empty or damaged one, or one of an unknown kind.
         """
         self.path = Path(path)
-        self.notes: list[str] = []
-        sources = self._sources()
-        self.custom_data = _custom_data(self.path)
-        with _errors_named(self.path):
-            # The readers accept anything that behaves like a path.
-            self._reader = AnyReader(sources, default_typestore=message_types())  # type: ignore[arg-type]
-            self._reader.open()
-        if not self._reader.message_count:
+        contents = contents_of(self.path, salvage=salvage)
+        self.files = contents.files
+        self.custom_data = contents.custom_data
+        self.notes = contents.notes
+        self.losses = [Loss(name, 0, 0, "the file is not there") for name in contents.absent]
+        self._compressed = contents.compressed_messages
+        self._stack = ExitStack()
+        self._mcaps: list[McapReader] = []
+        self._databases: list[SqliteReader] = []
+        try:
+            for file in self.files:
+                with self._errors_named(file):
+                    self._open(file, salvage)
+            self.topics = {channel.topic: channel.kind for channel in self._channels()}
+            if not self.count(self.topics):
+                why = "; ".join(map(str, self.losses)) or "no message was recorded"
+                raise DataError(f"{self.path}: the bag is empty: {why}")
+        except BaseException:
             self.close()
-            raise DataError(f"{self.path}: the bag is empty: no message was recorded")
-        self.topics = {c.topic: c.msgtype for c in self._reader.connections}
-        # An old SQLite bag holds no definitions, and some recorders leave out those they cannot find.
-        missing = {
-            name: own for name, own in own_types().items() if name not in self._reader.typestore.fielddefs
-        }
-        self._reader.typestore.register(missing)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +87,11 @@ class BagReader:
 
     def close(self) -> None:
         """Close the files."""
-        self._reader.close()
+        self._stack.close()
 
     def count(self, topics: Collection[str]) -> int:
         """Return the number of messages on some topics."""
-        return sum(connection.msgcount for connection in self._connections(topics))
+        return sum(file.count(topic) for file in self._readers() for topic in topics)
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
         """
@@ -88,9 +103,12 @@ class BagReader:
         Raises:
             DataError: the bag is damaged.
         """
-        with _errors_named(self.path):
-            for connection, received, data in self._reader.messages(self._connections(topics)):
-                yield connection.topic, received, self._reader.deserialize(data, connection.msgtype)
+        known: dict[int, Callable[[bytes], Any]] = {}
+        for received, channel, data in self._messages(topics):
+            deserialize = known.get(id(channel))
+            if deserialize is None:
+                deserialize = known[id(channel)] = self._deserializer(channel)
+            yield channel.topic, received, deserialize(data)
 
     def raw(self, topics: Collection[str], start: int | None = None) -> Iterator[tuple[str, int, bytes]]:
         """
@@ -106,104 +124,106 @@ class BagReader:
         Raises:
             DataError: the bag is damaged.
         """
-        if not (connections := self._connections(topics)):
-            return
-        with _errors_named(self.path):
-            for connection, received, data in self._reader.messages(connections, start=start):
-                yield connection.topic, received, data
+        for received, channel, data in self._messages(topics, start):
+            yield channel.topic, received, data
 
     @property
     def span(self) -> tuple[int, int]:
         """When the first and the last message were received, nanoseconds."""
-        return self._reader.start_time, self._reader.end_time - 1
+        spans = [file.span for file in self._readers()]
+        return min(first for first, _ in spans), max(last for _, last in spans)
 
     def offered_qos(self, topic: str) -> list[Qos]:
         """Return the quality of service that each publisher of a topic offered, as far as it was noted."""
-        extensions = [connection.ext for connection in self._connections([topic])]
-        return [
-            qos
-            for extension in extensions
-            if isinstance(extension, ConnectionExtRosbag2)
-            for qos in extension.offered_qos_profiles
-        ]
+        offered = [channel.qos for channel in self._channels() if channel.topic == topic]
+        return list(dict.fromkeys(chain.from_iterable(offered)))
 
     def type_hash(self, kind: str) -> str:
         """Return the hash (REP-2016) of a message type's definition in the bag; empty if it holds none."""
-        defined = any(
-            connection.msgtype == kind and connection.msgdef.format is not MessageDefinitionFormat.NONE
-            for connection in self._reader.connections
-        )
-        return self._reader.typestore.hash_rihs01(kind) if defined else ""
+        for channel in self._channels():
+            if channel.kind == kind and channel.definition.format is not MessageDefinitionFormat.NONE:
+                with self._errors_named():
+                    return types_of(kind, channel.definition).hash_rihs01(kind)
+        return ""
 
-    def _connections(self, topics: Collection[str]) -> list[Connection]:
-        return [connection for connection in self._reader.connections if connection.topic in topics]
+    def channel(self, topic: str) -> Channel:
+        """Return what a topic of the bag is: its type, with the definition, and its encoding."""
+        return next(channel for channel in self._channels() if channel.topic == topic)
 
-    def _sources(self) -> list[Path | CutOff]:
-        """Choose what to read: the folder by its metadata, or its files one by one."""
-        if not self.path.exists():
-            raise DataError(f"{self.path}: no such bag; give a bag's folder, or an .mcap or .db3 file")
-        if self.path.is_file():
-            if self.path.suffix not in STORAGES:
-                raise DataError(f"{self.path}: not a bag; give a bag's folder, or an .mcap or .db3 file")
-            return [self._mended(self.path)]
-        files = sorted(path for path in self.path.iterdir() if path.suffix in STORAGES)
-        sources = [self._mended(path) for path in files]
-        if self.notes:
-            return sources
-        if not (self.path / "metadata.yaml").exists():
-            if not files:
-                raise DataError(
-                    f"{self.path}: not a bag: neither metadata.yaml nor .mcap or .db3 files in it"
-                )
-            self.notes.append("metadata.yaml is missing; the files were read without it")
-            return sources
-        return [self.path]
+    def _messages(self, topics: Collection[str], start: int | None = None) -> Iterator[Message]:
+        sources: list[Iterator[Message]] = [file.messages(topics, start) for file in self._databases]
+        if self._mcaps:
+            parts = chain.from_iterable(file.parts(topics, start) for file in self._mcaps)
+            sources.append(in_order(sorted(parts, key=itemgetter(0))))
+        merged = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=itemgetter(0))
+        with self._errors_named():
+            if not self._compressed:
+                yield from merged
+                return
+            for received, channel, data in merged:
+                yield received, channel, decompress(data, "zstd")
 
-    def _mended(self, path: Path) -> Path | CutOff:
-        if path.suffix != ".mcap":
-            return path
-        try:
-            end = cut_off_at(path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
-        if end is None:
-            return path
-        size = path.stat().st_size
-        if end == 0:
+    def _deserializer(self, channel: Channel) -> Callable[[bytes], Any]:
+        if channel.encoding != CDR:
             raise DataError(
-                f"{path}: not a readable MCAP file: {size} bytes, and no complete record at the start. "
-                "Nothing can be recovered; record it again."
+                f"{self.path}: {channel.topic} is encoded as {channel.encoding!r}; {CDR!r} is known"
             )
-        self.notes.append(
-            f"{path.name} was cut off while it was recorded: {end} of {size} bytes are complete and were read"
-        )
-        return CutOff(path, end)
+        with self._errors_named():
+            known = deserializer(channel.kind, channel.definition)
 
+        def deserialize(data: bytes) -> Any:
+            try:
+                return known(data)
+            except MemoryError:
+                raise
+            except Exception as error:  # parsers of damaged bytes raise anything
+                raise DataError(
+                    f"{self.path}: a message on {channel.topic} is not a {channel.kind}: "
+                    f"{str(error)[:200] or type(error).__name__}"
+                ) from error
 
-def _custom_data(path: Path) -> dict[str, str]:
-    """Read what the recorder noted; a recorder that was killed has noted it at the start."""
-    metadata = (path if path.is_dir() else path.parent) / "metadata.yaml"
-    if not metadata.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
-        noted = content["rosbag2_bagfile_information"].get("custom_data") or {}
-        return {str(key): str(value) for key, value in noted.items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{metadata}: not the metadata of a bag ({error}); remove the file to read the bag without it"
-        ) from error
+        return deserialize
 
+    def _open(self, path: Path, salvage: bool) -> None:
+        if path.suffix == COMPRESSED:
+            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="smwm-bag-")))
+            path = decompress_file(path, folder / path.stem)
+        file: McapReader | SqliteReader
+        try:
+            if path.suffix == ".mcap":
+                self._mcaps.append(file := McapReader(path, salvage=salvage))
+            else:
+                self._databases.append(file := SqliteReader(path, salvage=salvage))
+        except Damaged as damage:
+            if not salvage:
+                raise
+            self.losses.append(Loss(path.name, 0, path.stat().st_size, damage.reason))
+            return
+        self._stack.callback(file.close)
+        self.notes += file.notes
+        self.losses += file.losses
 
-@contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged bag makes the readers raise into a DataError that names the bag."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # parsers of damaged bytes raise anything from struct.error to KeyError
-        reason = str(error) or type(error).__name__
-        raise DataError(
-            f"{path}: the bag cannot be read: {reason}. It is damaged, or not a ROS 2 bag."
-        ) from error
+    def _readers(self) -> list[McapReader | SqliteReader]:
+        return [*self._mcaps, *self._databases]
+
+    def _channels(self) -> list[Channel]:
+        return [channel for file in self._readers() for channel in file.channels]
+
+    @contextmanager
+    def _errors_named(self, file: Path | None = None) -> Iterator[None]:
+        where = f"{file or self.path}"
+        try:
+            yield
+        except Damaged as damage:
+            place = f" at byte {damage.offset}" if damage.offset else ""
+            hint = (
+                "" if HOPELESS in damage.reason else f"`smwm bag recover {self.path}` keeps what is intact."
+            )
+            reason = damage.reason if HOPELESS in damage.reason else f"{damage.reason}. {hint}"
+            raise DataError(f"{where}: damaged{place}: {reason}") from damage
+        except OSError as error:
+            raise DataError(f"{where}: the bag cannot be read ({error})") from error
+        except DataError as error:
+            if str(self.path) in str(error):
+                raise
+            raise DataError(f"{where}: {error}") from error
