@@ -28,6 +28,7 @@ class Monitor:
         self._done = 0
         self._counts: Counter[str] = Counter()
         self._newest_fault = ""
+        self._failure = ""
         self._shown: dict[str, str] = {}
         self._since = time.monotonic()
 
@@ -42,6 +43,11 @@ class Monitor:
         with self._lock:
             self._counts[kind] += 1
             self._newest_fault = message
+
+    def fail(self, message: str) -> None:
+        """Say why the node no longer does its work: from now on, the status is an error with this message."""
+        with self._lock:
+            self._failure = message
 
     def tally(self, kind: str) -> None:
         """Count something that is no fault, as an image replaced by a newer one."""
@@ -73,10 +79,12 @@ class Monitor:
                 }
             values |= {kind: str(count) for kind, count in sorted(self._counts.items())} | self._shown
             message, self._newest_fault = self._newest_fault, ""
+            failure = self._failure
+        level = DiagnosticStatus.WARN if message else DiagnosticStatus.OK
         return DiagnosticStatus(
-            level=DiagnosticStatus.WARN if message else DiagnosticStatus.OK,
+            level=DiagnosticStatus.ERROR if failure else level,
             name=name,
-            message=message or "ok",
+            message=failure or message or "ok",
             hardware_id=hardware,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -175,7 +176,7 @@ class SmwmNode(LifecycleNode):
         """Make the diagnostics publisher, then run ``set_up``; undo all if that fails."""
         self._made = True
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._publish_diagnostics, clock=self._steady)
+        self.create_timer(1.0, self.publish_diagnostics, clock=self._steady)
         result = self._attempt("configure", self.set_up)
         if result == FAILURE:
             self._let_go()
@@ -271,10 +272,13 @@ class SmwmNode(LifecycleNode):
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
 
-    def _publish_diagnostics(self) -> None:
+    def publish_diagnostics(self, wait: Duration | None = None) -> None:
+        """Say how the node does, as it does each second; wait until reliable listeners have heard it."""
         self.report()
         message = DiagnosticArray(
             status=[self.monitor.status(self.get_fully_qualified_name(), self.hardware)]
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+        if wait is not None:
+            self._diagnostics.wait_for_all_acked(wait)

@@ -1,98 +1,55 @@
-"""Records a bag of what the robot senses and does."""
+"""Records bags of what the robot senses and does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from operator import itemgetter
+from collections import Counter
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_srvs.srv import Trigger
 
-from smwm_ros.data.bags.topics import APPLIED_ACTION, CONTRACT_KEY
-from smwm_ros.data.bags.writer import BagWriter
-from smwm_ros.errors import ConfigError, DataError
-from smwm_ros.messages import command_type, image_type
-from smwm_ros.msg import AppliedAction
+from smwm_ros.contract import Contract
+from smwm_ros.data.bags.topics import APPLIED_ACTION, CONTRACT_KEY, EPISODE_EVENTS
+from smwm_ros.errors import DataError, SmwmError
+from smwm_ros.messages import command_type, header, image_type
+from smwm_ros.msg import AppliedAction, EpisodeEvent
 from smwm_ros.nodes.lifecycle import SmwmNode
-from smwm_ros.nodes.parameters import CONTRACT, SENSOR_RELIABILITY, Param
+from smwm_ros.nodes.parameters import CONTRACT, SENSOR_RELIABILITY, Param, from_settings
 from smwm_ros.nodes.process import run
+from smwm_ros.nodes.qos import EVERY
+from smwm_ros.nodes.recording import Intake, Stream, Uncalled
+from smwm_ros.runtime.backlog import Message
+from smwm_ros.runtime.recording import Recorded, Recorder, RecorderSettings
+from smwm_ros.srv import MarkEpisode, Snapshot, StartRecording
 
-COLLECT = 0.05
-"""Seconds between two looks at the queues; the middleware notes when a message came."""
-FLUSH = 0.5
-"""Seconds until what was received is in the operating system's hands: what a kill can lose."""
-
-
-class Uncalled(CallbackGroup):
-    """
-    Subscriptions that the executor leaves alone, so that the node empties their queues itself.
-
-    A turn of rclpy's executor takes about a hundred times as long as taking a message from a queue.
-    """
-
-    def can_execute(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Nothing was begun."""
-
-
-@dataclass
-class Stream:
-    """One topic that is recorded."""
-
-    subscription: Subscription[Any]
-    kind: str
-    """Message type, as bags name it."""
-    lost: int = 0
-    """Messages that never came, as far as the middleware numbers them."""
-    sequence: dict[bytes, int] = field(default_factory=dict)
-    """Number of the newest message of each publisher; a step of more than one is a loss."""
-
-    @property
-    def topic(self) -> str:
-        """The full name."""
-        return self.subscription.topic_name
-
-    def take(self) -> tuple[bytes, int] | None:
-        """Take the oldest message of the queue, serialized, and the time (ns) it was received."""
-        taken = self.subscription.handle.take_message(self.subscription.msg_type, True)
-        if taken is None:
-            return None
-        data, info = taken
-        # Both depend on the middleware; the publisher is told from Kilted on.
-        number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
-        if number is not None and publisher is not None:
-            before = self.sequence.get(publisher["data"], number - 1)
-            self.lost += max(0, number - before - 1)
-            self.sequence[publisher["data"]] = number
-        return data, info["received_timestamp"]
+LAST_WORD = Duration(seconds=1)
+"""How long a node that fails waits for its last diagnostics to arrive."""
 
 
 class RecorderNode(SmwmNode):
     """
-    Writes the contract's topics and ``applied_action`` into an MCAP bag, as they came over the wire.
+    Writes the contract's topics, ``applied_action`` and ``episode_events`` into bags, as they came.
 
-    Queues are bounded: when the disk cannot keep up, the oldest messages are lost, counted and
-    reported. A write that fails (a full disk) ends the node with exit code 1; what was written before
-    stays readable. The bag is whole once the node has ended; one that was killed loses about the last
-    half second, and can be read all the same.
+    Services: ``~/start``, ``~/stop``, ``~/mark_episode``, ``~/snapshot``. A thread takes the messages
+    from the middleware, another one writes them; between them waits what the disk cannot take yet, up
+    to a bound. What is lost before or there is counted, by topic.
+
+    A write that fails (a full disk) ends the node with exit code 1; what was written before stays
+    readable. A bag is whole once its recording has ended; a recorder that was killed loses about the
+    last half second, and what it leaves can be read and mended.
     """
 
     parameters = (
         CONTRACT,
         SENSOR_RELIABILITY,
-        Param(name="bag", default="", description="Folder of the bag to write; it must not exist yet."),
+        Param(name="record", default=True, description="Record at once; otherwise wait for ~/start."),
+        Param(
+            name="bag",
+            default="",
+            description="Folder of the bag to record at once; it must not exist. Empty: by date and time.",
+        ),
         Param(
             name="content",
             default="everything",
@@ -100,156 +57,149 @@ class RecorderNode(SmwmNode):
             choices=("everything", "training"),
         ),
         Param(
-            name="compression", default="zstd", description="Of the bag's chunks.", choices=("zstd", "none")
-        ),
-        Param(
             name="queue",
             default=500,
             low=1,
             high=100_000,
-            description="Messages of a topic that may wait to be written; beyond it the oldest are lost.",
+            description="Messages of a topic that may wait in the middleware; beyond it the oldest are lost.",
         ),
+        *from_settings(RecorderSettings),
     )
 
     def set_up(self) -> None:
-        """Create the bag and subscribe."""
-        self._bag: BagWriter | None = None
-        self._uncalled = Uncalled()
+        """Subscribe, offer the services, and begin to record if wanted."""
+        self._recorder: Recorder | None = None
         contract = self.read_contract()
-        path = self.value("bag")
-        if not path:
-            raise ConfigError(
-                f"{self.get_fully_qualified_name()}: the parameter 'bag' is empty; "
-                "set it to the folder of the bag to write, as in: -p bag:=recordings/first"
-            )
-        self._bag = BagWriter(
-            path,
+        self._recorder = Recorder(
+            RecorderSettings(**{name: self.value(name) for name in RecorderSettings.model_fields}),
+            prefix=contract.name,
             custom_data={CONTRACT_KEY: contract.model_dump_json()},
-            compress=self.value("compression") == "zstd",
+            failed=self._on_failure,
         )
+        if self.value("record"):
+            self._recorder.start(self.value("bag"))
+        self._streams = self._subscribe(contract)
+        self._events = self.create_publisher(EpisodeEvent, EPISODE_EVENTS, EVERY)
+        self.serve(StartRecording, "~/start", self._on_start)
+        self.serve(Trigger, "~/stop", self._on_stop)
+        self.serve(MarkEpisode, "~/mark_episode", self._on_mark)
+        self.serve(Snapshot, "~/snapshot", self._on_snapshot)
+
+    def start(self) -> None:
+        """Begin to take messages."""
+        self._intake = Intake(self._streams, self._deliver, self._on_losses, self._on_defect)
+        self._intake.start()
+        topics = ", ".join(stream.topic.name for stream in self._streams)
+        self.get_logger().info(f"{self._state()}; topics: {topics}")
+
+    def stop(self) -> None:
+        """Take what has come so far, and then no more."""
+        self._intake.stop()
+
+    def tear_down(self) -> None:
+        """Make the bag whole and close it."""
+        if self._recorder is None or not self._recorder.recording:
+            return
+        try:
+            self._log(self._recorder.stop())
+        except SmwmError:
+            self._end_in_failure()
+            raise
+
+    def report(self) -> None:
+        """Show what is recorded and what was lost."""
+        if self._recorder is not None:
+            self.monitor.show(**self._recorder.status())
+
+    def _subscribe(self, contract: Contract) -> list[Stream]:
         observation = contract.observation
         sensors = {observation.image.topic: image_type(contract)}
-        actions = {APPLIED_ACTION: AppliedAction}
+        others = {APPLIED_ACTION: AppliedAction, EPISODE_EVENTS: EpisodeEvent}
         if observation.joints:
             sensors[observation.joints.topic] = JointState
         if self.value("content") == "everything":
-            actions[contract.action.topic] = command_type(contract)
+            others[contract.action.topic] = command_type(contract)
             if observation.depth:
                 sensors[observation.depth.topic] = Image
             if observation.camera_info:
                 sensors[observation.camera_info.topic] = CameraInfo
+        group = Uncalled()
         reliability = ReliabilityPolicy[self.value("sensor_reliability").upper()]
-        self._streams = [
-            *(self._subscribe(topic, kind, reliability) for topic, kind in sensors.items()),
-            *(self._subscribe(topic, kind, ReliabilityPolicy.RELIABLE) for topic, kind in actions.items()),
+        return [
+            Stream(self, group, kind, topic, wanted, self.value("queue"))
+            for topics, wanted in ((sensors, reliability), (others, ReliabilityPolicy.RELIABLE))
+            for topic, kind in topics.items()
         ]
-        self.every(COLLECT, self._collect)
-        self.every(FLUSH, self._flush)
 
-    def start(self) -> None:
-        """Say where the recording goes."""
-        topics = ", ".join(stream.topic for stream in self._streams)
-        self.get_logger().info(f"recording {topics} into {self.value('bag')}")
+    def _on_start(self, request: Any, response: Any) -> Any:
+        path = self._recorder.start(request.bag)
+        self.get_logger().info(self._state())
+        response.success, response.bag = True, str(path)
+        return response
 
-    def stop(self) -> None:
-        """Take what has come so far."""
-        self._collect()
+    def _on_stop(self, request: Any, response: Any) -> Any:
+        self._intake.collect()
+        recorded = self._recorder.stop()
+        self._log(recorded)
+        response.success, response.message = True, str(recorded.path)
+        return response
 
-    def tear_down(self) -> None:
-        """Make the bag whole and close it."""
-        bag, self._bag = self._bag, None
-        if bag is None:
-            return
-        self._log_counts(bag)
-        try:
-            bag.close()
-        except DataError:
-            self._end_in_failure()
-            raise
-
-    def _subscribe(self, topic: str, kind: Any, reliability: ReliabilityPolicy) -> Stream:
-        profile = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=self.value("queue"), reliability=reliability
+    def _on_mark(self, request: Any, response: Any) -> Any:
+        if request.outcome not in (EpisodeEvent.UNKNOWN, EpisodeEvent.SUCCESS, EpisodeEvent.FAILURE):
+            raise DataError(f"outcome {request.outcome} is not one of UNKNOWN (0), SUCCESS (1), FAILURE (2)")
+        if not (self._recorder.recording or self._recorder.keeping):
+            raise DataError("nothing is being recorded; start a recording first")
+        stamp = self.get_clock().now()
+        event = EpisodeEvent(
+            header=header(stamp.nanoseconds), outcome=request.outcome, label=request.label, ends=request.ends
         )
-        subscription = self.create_subscription(
-            kind, topic, _never_called, profile, callback_group=self._uncalled, raw=True
-        )
-        return Stream(subscription, f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}")
+        # Into the bag it comes like everybody else's, through the subscription.
+        self._events.publish(event)
+        response.success, response.stamp = True, event.header.stamp
+        return response
 
-    def _collect(self) -> None:
-        """Move everything from the queues into the bag, in the order in which it was received."""
-        if self._bag is None:
-            return
-        received = []
-        for stream in self._streams:
-            lost = stream.lost
-            received += [(stamp, stream, data) for data, stamp in iter(stream.take, None)]
-            if stream.lost > lost:
-                self.fault(
-                    "dropped.messages",
-                    f"{stream.lost - lost} messages of {stream.topic} were lost on the way to the recorder",
-                )
-        received.sort(key=itemgetter(0))
-        try:
-            for stamp, stream, data in received:
-                if stream.topic not in self._bag.counts:
-                    self._bag.add_topic(stream.topic, stream.kind, self._offered(stream.topic))
-                self._bag.write(stream.topic, stamp, data)
-        except DataError as error:
-            self._give_up(error)
+    def _on_snapshot(self, request: Any, response: Any) -> Any:
+        self._intake.collect()
+        made = self._recorder.snapshot(request.bag, request.seconds)
+        response.success, response.bag = True, str(made.path)
+        response.messages, response.seconds = sum(made.counts.values()), made.seconds
+        return response
 
-    def _flush(self) -> None:
-        if self._bag is None:
-            return
-        self.monitor.show(**{f"recorded {topic}": count for topic, count in self._bag.counts.items()})
-        try:
-            self._bag.flush()
-        except DataError as error:
-            self._give_up(error)
+    def _deliver(self, messages: list[Message]) -> None:
+        if dropped := self._recorder.offer(messages):
+            self._fault("dropped", dropped, "were dropped: the disk does not keep up")
 
-    def _give_up(self, error: DataError) -> None:
-        """Stop recording, keep what is there, and end the process with an error."""
+    def _on_losses(self, lost: Counter[str]) -> None:
+        self._recorder.miss(lost)
+        self._fault("lost", lost, "were lost on the way to the recorder")
+
+    def _fault(self, kind: str, missing: Counter[str], how: str) -> None:
+        for topic, count in missing.items():
+            self.fault(f"{kind}.messages", f"{count} messages of {topic} {how}")
+
+    def _on_failure(self, error: SmwmError) -> None:
+        """Say why the recording ended, and end the process with an error; called by the writing thread."""
         self.get_logger().error(f"recording has stopped: {error}")
-        bag, self._bag = self._bag, None
-        if bag is not None:
-            self._log_counts(bag)
-            bag.abort()
+        self.monitor.fail(str(error))
+        self.publish_diagnostics(LAST_WORD)
         self._end_in_failure()
+
+    def _on_defect(self, error: Exception) -> None:
+        self.log_exception("taking messages", error)
+        self._on_failure(DataError(f"taking messages failed: {error!r}"))
 
     def _end_in_failure(self) -> None:
         # Not finish(): a signal may have asked for exit code 0 already.
         self.finished.set_result(1)
 
-    def _log_counts(self, bag: BagWriter) -> None:
-        counts = ", ".join(f"{count} of {topic}" for topic, count in bag.counts.items()) or "no messages"
-        lost = sum(stream.lost for stream in self._streams)
-        self.get_logger().info(f"{bag.path}: recorded {counts}; {lost} messages were lost")
+    def _state(self) -> str:
+        recording = self._recorder.status()["recording"]
+        return f"recording into {recording}" if recording else "waiting for the service ~/start"
 
-    def _offered(self, topic: str) -> Qos | None:
-        """Return the QoS that the topic's publisher offers, as bags describe it."""
-        publishers = self.get_publishers_info_by_topic(topic)
-        if not publishers:
-            return None
-        profile = publishers[0].qos_profile
-        return Qos(
-            QosHistory(int(profile.history)),
-            profile.depth,
-            QosReliability(int(profile.reliability)),
-            QosDurability(int(profile.durability)),
-            _time(profile.deadline),
-            _time(profile.lifespan),
-            QosLiveliness(int(profile.liveliness)),
-            _time(profile.liveliness_lease_duration),
-            profile.avoid_ros_namespace_conventions,
-        )
-
-
-def _time(duration: Duration) -> QosTime:
-    return QosTime(*divmod(duration.nanoseconds, 1_000_000_000))
-
-
-def _never_called(_: bytes) -> None:
-    """Stand for the callback that rclpy asks for; see Uncalled."""
+    def _log(self, recorded: Recorded) -> None:
+        counts = ", ".join(f"{count} of {topic}" for topic, count in recorded.counts.items()) or "no messages"
+        lost = sum(recorded.lost.values())
+        self.get_logger().info(f"{recorded.path}: recorded {counts}; {lost} messages were lost")
 
 
 def main() -> None:

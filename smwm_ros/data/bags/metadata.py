@@ -6,7 +6,7 @@ Source: ``rosbag2_storage/yaml.hpp`` and ``qos.cpp``, which write and read it on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ class Span:
     last: int = 0
     """ns"""
 
+    @property
+    def duration(self) -> int:
+        """Between the first message and the last, ns."""
+        return self.last - self.first if self.count else 0
+
     def add(self, received: int) -> None:
         """Count a message, received at a time (ns)."""
         self.count += 1
@@ -61,7 +66,7 @@ class Span:
         """Return it as the metadata say it."""
         return {
             "starting_time": {"nanoseconds_since_epoch": self.first},
-            "duration": {"nanoseconds": self.last - self.first if self.count else 0},
+            "duration": {"nanoseconds": self.duration},
             "message_count": self.count,
         }
 
@@ -85,7 +90,7 @@ class Metadata:
         return {
             "version": VERSION,
             "storage_identifier": self.storage,
-            **_total(self.files.values()).described(),
+            **self.total.described(),
             "topics_with_message_count": [
                 {
                     "topic_metadata": {
@@ -107,6 +112,16 @@ class Metadata:
             "custom_data": self.custom_data or None,
             "ros_distro": "rosbags",  # the distribution whose definitions these are: rosbags' own
         }
+
+    @property
+    def total(self) -> Span:
+        """All messages of all files."""
+        total = Span()
+        for span in self.files.values():
+            total.count += span.count
+            total.first = min(total.first, span.first)
+            total.last = max(total.last, span.last)
+        return total
 
     def text(self) -> str:
         """Return it as YAML, as MCAP and SQLite files hold it."""
@@ -134,15 +149,6 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def _total(spans: Iterable[Span]) -> Span:
-    total = Span()
-    for span in spans:
-        total.count += span.count
-        total.first = min(total.first, span.first)
-        total.last = max(total.last, span.last)
-    return total
 
 
 def _qos(qos: Qos) -> dict[str, Any]:

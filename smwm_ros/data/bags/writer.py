@@ -92,6 +92,11 @@ class BagWriter:
         """Bytes in the bag's files, as far as they were flushed, and without their indexes."""
         return self._ended_bytes + self._file.size
 
+    @property
+    def seconds(self) -> float:
+        """Between the first message and the last."""
+        return self._metadata.total.duration / 1e9
+
     def note(self, key: str, value: str) -> None:
         """Put a further note into the metadata, when they are written next."""
         self._metadata.custom_data[key] = value
