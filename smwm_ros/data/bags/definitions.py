@@ -36,7 +36,7 @@ def deserializer(kind: str, definition: MessageDefinition) -> Callable[[bytes], 
             raises whatever its parser does of damaged messages.
     """
     types = types_of(kind, definition)
-    return lambda data: types.deserialize_cdr(data, kind)
+    return lambda data: types.deserialize_cdr(memoryview(data), kind)
 
 
 @lru_cache(maxsize=256)

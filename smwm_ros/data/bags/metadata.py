@@ -32,13 +32,13 @@ class Topic:
     """The message's definition with all that it refers to, as ROS's .msg files and rosbag2 write it."""
     digest: str
     """The type's hash (RIHS01, REP 2011)."""
-    qos: Qos | None
-    """What its publisher offered, if known."""
+    qos: tuple[Qos, ...]
+    """What its publishers offered, as far as it is known."""
 
     @property
     def offered_qos(self) -> list[dict[str, Any]]:
         """What was offered, as version 9 of the metadata says it."""
-        return [] if self.qos is None else [_qos(self.qos)]
+        return [_qos(qos) for qos in self.qos]
 
 
 @dataclass

@@ -10,7 +10,7 @@ rosbag2.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +101,15 @@ class BagWriter:
         """Put a further note into the metadata, when they are written next."""
         self._metadata.custom_data[key] = value
 
-    def add_topic(self, topic: str, kind: str, qos: Qos | None = None) -> None:
+    def add_topic(
+        self,
+        topic: str,
+        kind: str,
+        qos: Qos | None = None,
+        *,
+        more_qos: Sequence[Qos] = (),
+        definition: tuple[str, str] | None = None,
+    ) -> None:
         """
         Announce a topic.
 
@@ -109,18 +117,22 @@ class BagWriter:
             topic: full name.
             kind: message type, such as ``sensor_msgs/msg/Image``.
             qos: what its publisher offered.
+            more_qos: what its other publishers offered.
+            definition: of the type, with all that it refers to (ros2msg), and its hash (RIHS01); by
+                default those that are known.
 
         Raises:
             DataError: no definition of the type is known.
         """
         types = message_types()
         try:
-            definition, _ = types.generate_msgdef(kind, ros_version=2)
-            made = Topic(topic, kind, definition, types.hash_rihs01(kind), qos)
+            if definition is None:
+                definition = (types.generate_msgdef(kind, ros_version=2)[0], types.hash_rihs01(kind))
         except (KeyError, TypesysError) as error:
             raise DataError(
                 f"{self.path}: no definition of the message type {kind!r} ({topic}) is known"
             ) from error
+        made = Topic(topic, kind, *definition, (*([qos] if qos else []), *more_qos))
         with self._errors_named():
             self._file.add_topic(made)
         self._metadata.topics[topic] = made
