@@ -106,6 +106,15 @@ def _read(path: Path) -> _Said:
         ) from error
 
 
+def custom_data_in(text: str) -> dict[str, str]:
+    """Return the notes in the metadata that a bag's file itself holds; nothing if they cannot be read."""
+    try:
+        content = load_yaml(text[:LARGEST_METADATA])
+        return _interpret(content.get(ROOT, content)).custom_data
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
 def _interpret(content: Any) -> _Said:
     files = content["relative_file_paths"]
     noted = content.get("custom_data") or {}

@@ -101,6 +101,11 @@ class McapReader:
         )
 
     @property
+    def compression(self) -> str:
+        """What its chunks are compressed by; empty if they are not."""
+        return next((block.chunk.compression for block in self.blocks if block.chunk), "")
+
+    @property
     def losses(self) -> list[Loss]:
         """What cannot be read, in the order of the file."""
         return [
@@ -134,17 +139,36 @@ class McapReader:
             if not self._salvage:
                 raise Damaged(0, f"{self.size} bytes that do not begin as an MCAP file does. {HOPELESS}")
             begin = 0
-        self._walk(begin, self._summary() or self.size)
+        end = self._walk(begin, self._summary() or self.size)
         if self._salvage:
             self._verify()
-            return
-        for block in self.blocks:
-            cut = not self._complete and block is self.blocks[-1]
-            if cut or not block.counts or not block.counts.keys() <= self._topics.channels.keys():
-                self._take_stock(block)
+        else:
+            end = self._learn(end)
+        if not self._complete:
+            if not self.blocks and not self._salvage:
+                raise Damaged(end, f"{self.size} bytes, and no complete record of messages. {HOPELESS}")
+            self.notes.append(
+                f"{self.path.name} was cut off while it was recorded: {end} of {self.size} bytes are "
+                "complete and were read"
+            )
+
+    def _learn(self, end: int) -> int:
+        """Read the blocks that announce topics or are not told about; return where a file was cut off."""
+        for block in list(self.blocks):
+            last = not self._complete and block is self.blocks[-1]
+            if last or not block.counts or not block.counts.keys() <= self._topics.channels.keys():
+                try:
+                    self._take_stock(block)
+                except Damaged:
+                    if not last:
+                        raise
+                    # After a power cut, the end of a file may have its length, but not yet its contents.
+                    self.blocks.remove(block)
+                    end = block.offset
         found = sum(sum(block.counts.values()) for block in self.blocks)
         if self._announced not in (None, found):
             raise Damaged(self.size, f"its index tells of {self._announced} messages, but there are {found}")
+        return end
 
     def _summary(self) -> int | None:
         """Read the index at the end, and say where it begins; None if there is none that can be used."""
@@ -159,6 +183,10 @@ class McapReader:
         if not start or footer - start > LARGEST:
             return None
         content = self._bytes(start, footer)
+        told = int.from_bytes(head[25:29], "little")
+        if told and crc32(content + head[:25]) != told:
+            self.notes.append(f"the index at the end of {self.path.name} is damaged; it was not used")
+            return start
         try:
             for opcode, begin, end in mcap.records(content, start):
                 if opcode in mcap.ANNOUNCEMENTS and self._salvage:
@@ -169,8 +197,8 @@ class McapReader:
             self.notes.append(f"the index at the end of {self.path.name} is damaged: {damage.reason}")
         return start
 
-    def _walk(self, at: int, end: int) -> None:
-        """Note where the blocks lie, and what is announced outside of chunks."""
+    def _walk(self, at: int, end: int) -> int:
+        """Note where the blocks lie, and what is announced outside of chunks; return where it ended."""
         while at < end:
             try:
                 opcode, length, head = self._judge(at, end)
@@ -179,7 +207,8 @@ class McapReader:
                 if opcode in (mcap.DATA_END, mcap.FOOTER):
                     if opcode == mcap.DATA_END and following < end < self.size:
                         raise Damaged(at, "the data are said to end where they do not")
-                    return
+                    self._check_data(opcode, at, head)
+                    return at
             except Damaged as damage:
                 found = self._search(at + 1, end)
                 if found is None and not self._complete:
@@ -190,14 +219,18 @@ class McapReader:
                 self._latest = Block(at, following, LAST_STAMP, 0, None)
                 self._lost.append((self._latest, damage.reason))
             at = following
-        if self._complete:
+        return at
+
+    def _check_data(self, opcode: int, at: int, head: bytes) -> None:
+        """Verify the checksum of all data, which also covers what lies between the chunks."""
+        told = int.from_bytes(head[:4], "little") if opcode == mcap.DATA_END else 0
+        if not told or not self._salvage or self._lost:
             return
-        if not self.blocks and not self._salvage:
-            raise Damaged(at, f"{self.size} bytes, and no complete record of messages. {HOPELESS}")
-        self.notes.append(
-            f"{self.path.name} was cut off while it was recorded: {at} of {self.size} bytes are complete "
-            "and were read"
-        )
+        found = 0
+        for start in range(0, at, WINDOW):
+            found = crc32(self._bytes(start, min(at, start + WINDOW)), found)
+        if found != told:
+            self.notes.append(f"the checksum of all data of {self.path.name} is wrong")
 
     def _judge(self, at: int, end: int) -> tuple[int, int, bytes]:
         """Return opcode and length of a record that is as it should be, and how its content begins."""

@@ -18,13 +18,13 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from rosbags.interfaces import MessageDefinitionFormat, Qos
 from typing_extensions import Self
 
 from smwm_ros.data.bags.compression import decompress, decompress_file
-from smwm_ros.data.bags.contents import COMPRESSED, contents_of
+from smwm_ros.data.bags.contents import COMPRESSED, contents_of, custom_data_in
 from smwm_ros.data.bags.definitions import deserializer, types_of
 from smwm_ros.data.bags.mcap_reader import McapReader
 from smwm_ros.data.bags.sqlite_reader import SqliteReader
@@ -64,13 +64,17 @@ class BagReader:
         self.notes = contents.notes
         self.losses = [Loss(name, 0, 0, "the file is not there") for name in contents.absent]
         self._compressed = contents.compressed_messages
+        self._salvage = salvage
         self._stack = ExitStack()
         self._mcaps: list[McapReader] = []
         self._databases: list[SqliteReader] = []
         try:
             for file in self.files:
                 with self._errors_named(file):
-                    self._open(file, salvage)
+                    self._open(file)
+            if not self.custom_data:
+                noted = (custom_data_in(file.metadata) for file in self._readers())
+                self.custom_data = next(filter(None, noted), {})
             self.topics = {channel.topic: channel.kind for channel in self._channels()}
             if not self.count(self.topics):
                 why = "; ".join(map(str, self.losses)) or "no message was recorded"
@@ -104,7 +108,7 @@ class BagReader:
             DataError: the bag is damaged.
         """
         known: dict[int, Callable[[bytes], Any]] = {}
-        for received, channel, data in self._messages(topics):
+        for received, channel, data in self.records(topics):
             deserialize = known.get(id(channel))
             if deserialize is None:
                 deserialize = known[id(channel)] = self._deserializer(channel)
@@ -124,7 +128,7 @@ class BagReader:
         Raises:
             DataError: the bag is damaged.
         """
-        for received, channel, data in self._messages(topics, start):
+        for received, channel, data in self.records(topics, start):
             yield channel.topic, received, data
 
     @property
@@ -150,7 +154,26 @@ class BagReader:
         """Return what a topic of the bag is: its type, with the definition, and its encoding."""
         return next(channel for channel in self._channels() if channel.topic == topic)
 
-    def _messages(self, topics: Collection[str], start: int | None = None) -> Iterator[Message]:
+    @property
+    def storage(self) -> Literal["mcap", "sqlite3"]:
+        """The format of its files."""
+        return "mcap" if self._mcaps else "sqlite3"
+
+    @property
+    def compression(self) -> str:
+        """What the chunks of an MCAP bag are compressed by; empty if they are not."""
+        return next((file.compression for file in self._mcaps), "")
+
+    def records(self, topics: Collection[str], start: int | None = None) -> Iterator[Message]:
+        """
+        Read the messages of some topics as :meth:`raw` does.
+
+        Yields:
+            Time of reception (ns), what is known of the topic, and the message's bytes.
+
+        Raises:
+            DataError: the bag is damaged.
+        """
         sources: list[Iterator[Message]] = [file.messages(topics, start) for file in self._databases]
         if self._mcaps:
             parts = chain.from_iterable(file.parts(topics, start) for file in self._mcaps)
@@ -160,8 +183,18 @@ class BagReader:
             if not self._compressed:
                 yield from merged
                 return
+            damaged = 0
             for received, channel, data in merged:
-                yield received, channel, decompress(data, "zstd")
+                try:
+                    message = decompress(data, "zstd")
+                except DataError:
+                    if not self._salvage:
+                        raise
+                    damaged += 1
+                    continue
+                yield received, channel, message
+            if damaged:
+                self.losses.append(Loss(self.path.name, 0, 0, "zstd cannot decompress them", damaged))
 
     def _deserializer(self, channel: Channel) -> Callable[[bytes], Any]:
         if channel.encoding != CDR:
@@ -184,18 +217,18 @@ class BagReader:
 
         return deserialize
 
-    def _open(self, path: Path, salvage: bool) -> None:
+    def _open(self, path: Path) -> None:
         if path.suffix == COMPRESSED:
             folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="smwm-bag-")))
             path = decompress_file(path, folder / path.stem)
         file: McapReader | SqliteReader
         try:
             if path.suffix == ".mcap":
-                self._mcaps.append(file := McapReader(path, salvage=salvage))
+                self._mcaps.append(file := McapReader(path, salvage=self._salvage))
             else:
-                self._databases.append(file := SqliteReader(path, salvage=salvage))
+                self._databases.append(file := SqliteReader(path, salvage=self._salvage))
         except Damaged as damage:
-            if not salvage:
+            if not self._salvage:
                 raise
             self.losses.append(Loss(path.name, 0, path.stat().st_size, damage.reason))
             return
