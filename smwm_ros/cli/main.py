@@ -13,11 +13,13 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from smwm_ros.cli import bench, data, environment
+from smwm_ros.cli import bench, data, environment, store
 from smwm_ros.cli.demo import demo
 from smwm_ros.cli.doctor import doctor
 from smwm_ros.cli.eval import evaluate
+from smwm_ros.cli.export import export
 from smwm_ros.cli.goal import goal
+from smwm_ros.cli.ingest import ingest
 from smwm_ros.cli.output import console
 from smwm_ros.cli.play import play
 from smwm_ros.cli.reproduce import reproduce
@@ -38,12 +40,14 @@ app.command()(doctor)
 app.command()(up)
 app.command()(goal)
 app.command()(data.record)
-app.command()(data.ingest)
+app.command()(ingest)
 app.command()(play)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(demo)
 app.command()(reproduce)
+app.command()(export)
+app.add_typer(store.app, name="data")
 app.add_typer(bench.app, name="bench")
 
 

@@ -25,7 +25,7 @@ def export_lewm(store: EpisodeStore, out: Path | str, progress: Progress = lambd
     Write a store as stable-worldmodel's own writer lays a file out.
 
     ``joints`` become ``proprio``, and ``ep_idx`` and ``step_idx`` say of each row where it belongs. The last
-    row's action stays NaN, as it is there. :func:`smwm_ros.data.store.lewm_import.import_lewm` gives the store back.
+    row's action stays NaN, as it is there. :mod:`smwm_ros.data.store.lewm_import` gives the store back.
 
     Args:
         store: the episodes.

@@ -238,8 +238,8 @@ class _Source:
             )
             return "to"
         self.notes.append(
-            "every row has an action: taken as applied from its image on, so that an episode's last one is left "
-            "out; if the actions led to their images, import with --actions to"
+            "every row has an action: taken as applied from its image on, so an episode's last one is left out; "
+            "if the actions led to their images, import with --actions to"
         )
         return "from"
 
