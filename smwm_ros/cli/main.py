@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from smwm_ros.cli import bench, data, environment, store
+from smwm_ros.cli import bag, bench, data, environment, store
 from smwm_ros.cli.demo import demo
 from smwm_ros.cli.doctor import doctor
 from smwm_ros.cli.eval import evaluate
@@ -48,6 +48,7 @@ app.command()(demo)
 app.command()(reproduce)
 app.command()(export)
 app.add_typer(store.app, name="data")
+app.add_typer(bag.app, name="bag")
 app.add_typer(bench.app, name="bench")
 
 
