@@ -319,6 +319,16 @@ def test_an_action_that_jumps_back_first_does_the_same() -> None:
     assert made[1][0].action == pytest.approx([0.0, 0.0])
 
 
+def test_an_old_image_between_does_not_cost_the_new_actions() -> None:
+    """The action topic has jumped, the camera follows late: what was applied since then is known."""
+    first = in_lock_step([PERIOD * i for i in range(101, 111)])
+    old = first.pop(-2)
+    second = in_lock_step([PERIOD * i for i in range(1, 5)])
+    events = [*first, second[1], old, second[0], *second[2:]]
+    made = episodes(run(Aligner(CONTRACT), events))
+    assert [[row.image for row in episode] for episode in made] == [list(range(9)), [0, 1, 2, 3]]
+
+
 def test_images_do_not_wait_for_ever_for_an_action() -> None:
     """When actions cease, memory must not grow, and the held action still holds."""
     aligner: Aligner[int] = Aligner(CONTRACT)

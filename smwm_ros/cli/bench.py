@@ -61,14 +61,17 @@ def sim(seconds: Seconds = 5.0, robot: Robot = "reacher", as_json: Json = False)
 
 @app.command()
 def ingest(
-    frames: Annotated[int, typer.Option(min=1000, help="In the bag that is made for it.")] = 20_000,
+    frames: Annotated[int, typer.Option(min=1000, help="64 px raw, in the first bag.")] = 20_000,
+    jpeg_frames: Annotated[int, typer.Option(min=200, help="640x480 JPEG, in the second bag.")] = 4_000,
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    big_gb: Annotated[float, typer.Option(min=0.01, help="Size of the bag for the memory.")] = 0.3,
     as_json: Json = False,
 ) -> None:
-    """Frames per second from a bag into the episode store."""
+    """Frames per second from bags into the episode store, and the memory that takes."""
     from smwm_ros.cli.bench_ingest import bench_ingest
 
-    with console.status("writing and reading a bag ..."):
-        figures = bench_ingest(frames)
+    with console.status("writing and reading bags ..."):
+        figures = bench_ingest(frames, jpeg_frames, repeats, big_gb)
     show_result(figures, as_json, "ingest")
 
 

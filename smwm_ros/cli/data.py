@@ -1,15 +1,14 @@
-"""`smwm record` and `smwm ingest`: from a moving robot to training data."""
+"""`smwm record`: a moving robot into a bag."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from smwm_ros.cli.options import Json, Robot
-from smwm_ros.cli.output import console, progress_bar, show_result
+from smwm_ros.cli.output import progress_bar, show_result
 
 
 def record(
@@ -39,35 +38,3 @@ def record(
         )
         bar.update(shown, completed=episodes)
     show_result(result, as_json, "smwm record")
-
-
-def ingest(
-    bags: Annotated[list[Path], typer.Argument(help="Bags: folders or files, MCAP or sqlite3.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Episode store to write (HDF5).")],
-    contract: Annotated[
-        Optional[str],  # noqa: UP045 - typer evaluates it
-        typer.Option(help="Robot; by default the one noted in the first bag.", show_default=False),
-    ] = None,
-    namespace: Annotated[str, typer.Option(help="Of the robot, where a bag holds several.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Align the images of bags with the actions applied, and write the episode store."""
-    from smwm_ros.data.ingest.ingest import ingest as run
-    from smwm_ros.resources import find_contract
-
-    with progress_bar() as bar:
-        shown = bar.add_task("reading messages", total=None)
-        report = run(
-            bags,
-            output,
-            contract=find_contract(contract) if contract else None,
-            namespace=namespace,
-            progress=lambda done, total: bar.update(shown, completed=done, total=total),
-        )
-    for bag in report.bags:
-        for note in bag.notes:
-            console.print(f"[yellow]{escape(bag.bag)}:[/] {escape(note)}", soft_wrap=True)
-    content = report.to_json()
-    if not as_json:
-        del content["bags"]
-    show_result(content, as_json, "smwm ingest")

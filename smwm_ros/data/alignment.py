@@ -134,7 +134,7 @@ class Aligner(Generic[Payload]):
         if not tick.accepted:
             return rows
         if self.gate.jumps > jumps:
-            rows += self._forget(Cut.JUMP)
+            rows += self._forget(Cut.JUMP, stamp)
         self._waiting.append(_Waiting(stamp, image, self.gate.cut if tick is Tick.START else None))
         return [*rows, *self._settled()]
 
@@ -163,28 +163,35 @@ class Aligner(Generic[Payload]):
 
     def finish(self) -> list[Row[Payload]]:
         """Return the rows still waiting; call it after the last message."""
-        return self._forget(Cut.FINISH)
+        return self._forget(Cut.FINISH, None)
 
     def _come(self, stamp: int, newest: int | None) -> list[Row[Payload]]:
         """Look whether a sample shows that the clock has jumped back; return the rows that this ends."""
         if newest is None or stamp >= newest - self._max_gap_ns:
             return []
-        rows = self._forget(Cut.JUMP)
+        rows = self._forget(Cut.JUMP, stamp)
         self.gate.restart()
         return rows
 
-    def _forget(self, cut: Cut) -> list[Row[Payload]]:
-        """Give what is waiting with what is known, and forget all samples: their time is over."""
+    def _forget(self, cut: Cut, now: int | None) -> list[Row[Payload]]:
+        """
+        Give what is waiting with what is known, and forget all samples: their time is over.
+
+        Topics that have come back to ``now`` before the others are spared.
+        """
         rows = list(self._settled(at_once=True))
         if self._waiting:
             rows += self._end(self._waiting.popleft(), cut, None)
-        self.actions.clear()
-        if self.joints is not None:
-            self.joints.clear()
-        if self.depths is not None:
-            self.depths.clear()
+        for history in self._histories():
+            if now is None or history.newest is None or history.newest > now + self._max_gap_ns:
+                history.clear()
         self._marks.clear()
         return rows
+
+    def _histories(self) -> Iterator[SampleHistory | _Pictures]:
+        for history in (self.actions, self.joints, self.depths):
+            if history is not None:
+                yield history
 
     def _settled(self, at_once: bool = False) -> Iterator[Row[Payload]]:
         """Give the rows of all waiting images but the newest, as far as the other topics have come."""
@@ -229,12 +236,7 @@ class Aligner(Generic[Payload]):
         """Tell whether all topics have passed a stamp, or are too late to wait for."""
         if self._waiting[-1].stamp - stamp >= PATIENCE_NS:
             return True
-        histories = (self.actions, self.joints, self.depths)
-        return all(
-            history.newest is not None and history.newest >= stamp
-            for history in histories
-            if history is not None
-        )
+        return all(history.newest is not None and history.newest >= stamp for history in self._histories())
 
     def _depth(self, stamp: int) -> Any:
         if self.depths is None:

@@ -98,7 +98,7 @@ def pixel_rows(encoding: str, height: int, width: int, step: int, data: Any, pix
         pixel: bytes of a pixel.
 
     Returns:
-        Shape (height, width * pixel), read-only.
+        Shape (height, width * pixel); a view of ``data``.
 
     Raises:
         DataError: empty image, or sizes that contradict each other.
@@ -116,6 +116,8 @@ def pixel_rows(encoding: str, height: int, width: int, step: int, data: Any, pix
         raise DataError(
             f"image holds {len(buffer)} bytes; {width}x{height} {encoding} with step {step} needs {needed}"
         )
+    if step == width * pixel:
+        return buffer[:needed].reshape(height, step)
     return np.lib.stride_tricks.as_strided(buffer, (height, width * pixel), (step, 1), writeable=False)
 
 

@@ -15,9 +15,10 @@ class SampleHistory:
     def __init__(self, capacity: int = 4096) -> None:
         """
         Args:
-            capacity: samples kept; the oldest ones go first.
+            capacity: samples kept, or up to a quarter more; the oldest ones go first.
         """
         self._capacity = capacity
+        self._most = capacity + capacity // 4
         self._stamps: list[int] = []
         self._values: list[NDArray[np.float64]] = []
         self.received = 0
@@ -62,8 +63,9 @@ class SampleHistory:
             self.reordered += 1
         self._stamps.insert(place, stamp)
         self._values.insert(place, sample)
-        if len(self._stamps) > self._capacity:
-            del self._stamps[0], self._values[0]
+        # Not one by one: that would move all the others each time.
+        if len(self._stamps) > self._most:
+            del self._stamps[: -self._capacity], self._values[: -self._capacity]
 
 
 class ActionHistory(SampleHistory):

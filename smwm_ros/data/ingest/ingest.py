@@ -1,98 +1,37 @@
-"""Bags to training data: read, align, check, and write the episode store."""
+"""
+Bags to training data: read, align, check, and write the episode store.
+
+Each bag becomes a part beside the store, a store of its own; when all parts are there, they and the
+episodes of bags that were read before are put together. So an ingest that was interrupted goes on
+where it was, and one that has nothing new to read reads nothing.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from smwm_ros.contract import Contract
-from smwm_ros.data.alignment import Aligner, Row
-from smwm_ros.data.bags.reader import BagReader
-from smwm_ros.data.bags.topics import noted_contract
-from smwm_ros.data.images import picture
-from smwm_ros.data.ingest.rows import Progress, aligned_rows
-from smwm_ros.data.store.writer import EpisodeWriter
-from smwm_ros.errors import DataError
+from smwm_ros.data.ingest.find import find_bags
+from smwm_ros.data.ingest.parallel import make_parts
+from smwm_ros.data.ingest.part import Job, Record
+from smwm_ros.data.ingest.parts import Parts
+from smwm_ros.data.ingest.plan import Options, Planned, plan, raise_all
+from smwm_ros.data.ingest.report import BagReport, IngestReport
+from smwm_ros.data.store.assemble import Piece, assemble
+from smwm_ros.data.store.reader import EpisodeStore
+from smwm_ros.errors import DataError, SmwmError
 
-BATCH_ROWS = 64
-"""Rows handed to the store at once."""
-RATE_TOLERANCE = 0.1
-"""Part by which the images' rate may differ from the contract's before the report says so."""
+RECORDS = "ingested"
+"""Name of the bags' records in what the store says of its source."""
+READING, WRITING = "reading messages", "writing bytes"
 
-
-@dataclass(frozen=True)
-class BagReport:
-    """What one bag gave. Every image is a frame, a surplus or duplicate one, or left out."""
-
-    bag: str
-    images: int
-    """On the image topic."""
-    frames: int
-    """Rows written."""
-    episodes: int
-    actions: int
-    """Applied actions read."""
-    surplus: int
-    """Images dropped because they came faster than the contract's rate."""
-    duplicates: int
-    """Images dropped because their stamp was that of the one before."""
-    gaps: int
-    """Splits because images were missing for longer than the contract's max_gap."""
-    jumps: int
-    """Splits because a stamp jumped back."""
-    without_action: int
-    """Splits because the action of a tick is unknown."""
-    bad_joints: int
-    """Splits because joint positions were missing, too old, or not finite."""
-    late_actions: int
-    """Actions that came out of order, and were put in their place."""
-    duplicate_actions: int
-    """Actions that replaced one with the same stamp."""
-    rate: float
-    """Images per second within the episodes, from the median distance."""
-    notes: tuple[str, ...]
-    """What a person should look at."""
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What an ingest gave, and how long it took."""
-
-    path: str
-    fingerprint: str
-    robot: str
-    bags: tuple[BagReport, ...]
-    seconds: float
-
-    def total(self, what: str) -> int:
-        """Add up one of the counts of the bags."""
-        return sum(getattr(bag, what) for bag in self.bags)
-
-    @property
-    def drops(self) -> int:
-        """Images that are in no episode, for whatever reason."""
-        return self.total("images") - self.total("frames")
-
-    @property
-    def splits(self) -> int:
-        """Places where an episode was, or could not be, continued."""
-        return sum(map(self.total, ("gaps", "jumps", "without_action", "bad_joints")))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON-able values, totals first."""
-        counts = ("frames", "episodes", "images", "actions", "surplus")
-        return {
-            **{what: self.total(what) for what in counts},
-            "drops": self.drops,
-            "splits": self.splits,
-            "frames_per_s": self.total("frames") / self.seconds,
-            **asdict(self),
-        }
+Progress = Callable[[str, int, int], None]
+"""Called with what is done now, how far it is, and how much there is."""
 
 
 def ingest(
@@ -101,131 +40,178 @@ def ingest(
     *,
     contract: Contract | None = None,
     namespace: str = "",
+    depth: bool = False,
+    jobs: int | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
     """
     Read bags into one episode store.
 
     Row t of an episode is image t and the mean action applied from its stamp until the next image's;
-    see :mod:`smwm_ros.data.alignment` for what begins and ends an episode.
+    see :mod:`smwm_ros.data.alignment` for what begins and ends an episode. The episodes are in the
+    order of the bags, and the same whatever the number of jobs.
 
     Args:
-        bags: folders or files.
+        bags: bags, folders that hold bags, or patterns; see :func:`smwm_ros.data.ingest.find.find_bags`.
         out: the store to write; it appears only when all went well, and then replaces what was there.
-        contract: of the robot; by default the one that the recorder noted in the first bag.
+        contract: of the robot; by default the one that the recorder noted in each bag.
         namespace: of the robot, where a bag holds several.
+        depth: add a column ``depth``, float32 metres of shape (N, S, S), NaN where nothing is known.
+        jobs: processes that read bags, or threads that decode images of a single one; by default as
+            many as there are cores.
         progress: called now and then.
 
     Raises:
-        DataError: a bag that cannot be read or lacks what is needed, or not one episode in all of them.
-        ContractError: the contract noted in a bag is not valid.
+        DataError: bags that cannot be read, lack what is needed, or differ in contract; or not one
+            episode in all of them. What was read until then is kept beside ``out``.
+        ContractError: the contract noted in a bag is not valid, or has no depth where it is wanted.
     """
     started = time.perf_counter()
-    if not bags:
-        raise DataError("no bag was given")
-    if contract is None:
-        with BagReader(bags[0]) as reader:
-            contract = noted_contract(reader)
-    reports: list[BagReport] = []
-    with EpisodeWriter(out, contract) as writer:
-        for bag in bags:
-            with BagReader(bag) as reader:
-                reports.append(_ingest_bag(reader, contract, namespace, writer, progress))
-        if not any(report.episodes for report in reports):
-            raise DataError("\n".join(map(_why_nothing, reports)))
-        writer.source["bags"] = [asdict(report) for report in reports]
+    out = Path(out)
+    options = Options(contract=contract, namespace=namespace, depth=depth)
+    found = find_bags(bags)
+    with Parts(out) as parts:
+        store, records = _stored(out)
+        planned = plan(found, options, [*records, *parts.records()])
+        first = planned[0].contract
+        todo = [bag for bag in planned if bag.record is None]
+        new = _read(todo, options, first, parts, jobs or _cores(), progress)
+        made = [bag.record or new[bag.bag] for bag in planned]
+        reports = _without_copies(made)
+        unchanged = not todo and [_identity(record) for record in made] == [*map(_identity, records)]
+        if not unchanged:
+            if not any(report.episodes for report in reports):
+                parts.remove()
+                raise DataError("\n".join(map(_why_nothing, reports)))
+            _assemble(out, made, store, parts, progress)
+        parts.remove()
+    with EpisodeStore(out) as written:
+        fingerprint = written.fingerprint
     return IngestReport(
         path=str(out),
-        fingerprint=writer.fingerprint,
-        robot=contract.name,
-        bags=tuple(reports),
+        fingerprint=fingerprint,
+        robot=first.name,
+        rate=first.rate,
+        bags=reports,
+        read=tuple(str(bag.bag) for bag in todo),
+        unchanged=unchanged,
         seconds=time.perf_counter() - started,
     )
 
 
-def _ingest_bag(
-    bag: BagReader, contract: Contract, namespace: str, writer: EpisodeWriter, progress: Progress | None
-) -> BagReport:
-    """Align one bag and write its episodes."""
-    aligner: Aligner[Any] = Aligner(contract)
-    batch = _Batch(bag, contract, writer)
-    for row in aligned_rows(bag, aligner, contract, namespace, progress):
-        batch.add(row)
-    gate = aligner.gate
-    rate = 1e9 / float(np.median(batch.intervals)) if batch.intervals else 0.0
-    notes = list(bag.notes)
-    if batch.intervals and abs(rate / contract.rate - 1) > RATE_TOLERANCE:
-        notes.append(
-            f"images come at {rate:.1f} Hz, but the contract says {contract.rate:g}; correct one of them"
+def _stored(out: Path) -> tuple[dict[str, range], list[Record]]:
+    """
+    Return what an earlier ingest has put into a store.
+
+    Returns:
+        The episodes of each bag, by the bag's fingerprint, and the bags' records in their order; nothing
+        where there is no store, or one of which that is not known.
+    """
+    with suppress(DataError), EpisodeStore(out) as store:
+        records = [Record.from_json(content) for content in store.source.get(RECORDS, ())]
+        known = [record for record in records if record is not None]
+        episodes: dict[str, range] = {}
+        end = 0
+        for record in known:
+            if record.content not in episodes:
+                episodes[record.content] = range(end, end + record.report.episodes)
+                end += record.report.episodes
+        if len(known) == len(records) and end == store.episodes:
+            return episodes, known
+    return {}, []
+
+
+def _read(
+    todo: Sequence[Planned],
+    options: Options,
+    store_contract: Contract,
+    parts: Parts,
+    jobs: int,
+    progress: Progress | None,
+) -> dict[Path, Record]:
+    """Make the parts that are missing."""
+    processes = max(1, min(jobs, len(todo)))
+    threads = jobs // processes
+    work = [
+        Job(
+            bag=bag.bag,
+            contract=bag.contract,
+            store_contract=store_contract,
+            namespace=options.namespace,
+            depth=options.depth,
+            key=options.key,
+            part=parts.path(bag.bag),
+            size=sum(bag.looks.sizes),
+            threads=threads if threads > 1 else 0,
         )
-    return BagReport(
-        bag=str(bag.path),
-        images=gate.images,
-        frames=batch.frames,
-        episodes=batch.episodes,
-        actions=aligner.actions.received,
-        surplus=gate.surplus,
-        duplicates=gate.duplicates,
-        gaps=gate.gaps,
-        jumps=gate.jumps,
-        without_action=aligner.without_action,
-        bad_joints=aligner.bad_joints,
-        late_actions=aligner.actions.reordered,
-        duplicate_actions=aligner.actions.duplicates,
-        rate=rate,
-        notes=tuple(notes),
-    )
+        for bag in todo
+    ]
+    total = sum(bag.messages for bag in todo)
+    step = None if progress is None else lambda done: progress(READING, done, total)
+    results = make_parts(work, processes, step)
+    errors = [result for result in results if isinstance(result, SmwmError)]
+    if errors and len(errors) < len(results):
+        errors.append(
+            DataError(
+                f"{len(results) - len(errors)} other bags were read, and that is kept: mend these, or leave "
+                "them out, and run the same command again"
+            )
+        )
+    raise_all(errors)
+    return {job.bag: result for job, result in zip(work, results, strict=True) if isinstance(result, Record)}
 
 
-class _Batch:
-    """Rows on their way into the store, a few at a time."""
+def _assemble(
+    out: Path, made: Sequence[Record], stored: dict[str, range], parts: Parts, progress: Progress | None
+) -> None:
+    """Put the store together from the parts and from what it holds already."""
+    with ExitStack() as stack:
+        pieces = []
+        before: EpisodeStore | None = None
+        taken: set[str] = set()
+        for record in made:
+            if record.content in taken or not record.report.episodes:
+                continue
+            taken.add(record.content)
+            if record.content in stored:
+                before = before or stack.enter_context(EpisodeStore(out))
+                piece = Piece(before, stored[record.content])
+            else:
+                part = parts.path(Path(record.path)).with_suffix(".h5")
+                piece = Piece(stack.enter_context(EpisodeStore(part)))
+            pieces.append(piece)
+        step = None if progress is None else lambda done, total: progress(WRITING, done, total)
+        source = {RECORDS: [record.to_json() for record in made]}
+        assemble(pieces, out, source=source, progress=step)
 
-    def __init__(self, bag: BagReader, contract: Contract, writer: EpisodeWriter) -> None:
-        self._source = str(bag.path)
-        self._contract = contract
-        self._writer = writer
-        self._rows: list[Row[Any]] = []
-        self._previous: int | None = None
-        self.intervals: list[int] = []
-        self.frames = 0
-        self.episodes = 0
 
-    def add(self, row: Row[Any]) -> None:
-        if self._previous is not None:
-            self.intervals.append(row.stamp - self._previous)
-        self._previous = None if row.last else row.stamp
-        self._rows.append(row)
-        if row.last or len(self._rows) >= BATCH_ROWS:
-            self._write()
-        if row.last:
-            self._writer.end_episode()
-            self.episodes += 1
+def _without_copies(made: Sequence[Record]) -> tuple[BagReport, ...]:
+    """Return the bags' reports; a bag that is a copy of one before gives nothing."""
+    reports = []
+    first: dict[str, BagReport] = {}
+    for record in made:
+        report = record.report
+        original = first.setdefault(record.content, report)
+        if original is not report:
+            note = f"a copy of {original.bag}: its episodes were taken once"
+            report = replace(report, episodes=0, frames=0, images=0, quality=(), notes=(note,))
+        reports.append(report)
+    return tuple(reports)
 
-    def _write(self) -> None:
-        stream = self._contract.observation.image
-        try:
-            pixels = np.stack([picture(row.image, stream) for row in self._rows])
-        except DataError as error:
-            raise DataError(f"{self._source}: {error}") from error
-        no_action = np.full(self._contract.action.size, np.nan)
-        columns: dict[str, Any] = {
-            "pixels": pixels,
-            "action": np.array(
-                [no_action if row.action is None else row.action for row in self._rows], np.float32
-            ),
-            "stamp": np.array([row.stamp for row in self._rows], np.int64),
-        }
-        if self._contract.observation.joints:
-            columns["joints"] = np.array([row.joints for row in self._rows], np.float32)
-        self._writer.write(columns)
-        self.frames += len(self._rows)
-        self._rows.clear()
+
+def _identity(record: Record) -> tuple[str, str]:
+    return record.key, record.content
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _why_nothing(report: BagReport) -> str:
     return (
         f"{report.bag}: not one episode in it: {report.images} images ({report.surplus} surplus, "
-        f"{report.duplicates} duplicate, {report.bad_joints} without usable joints), {report.actions} "
-        f"actions, {report.without_action} ticks without an action. Were the camera, the joint states and "
-        "the action node all running, with stamps from one clock?"
+        f"{report.duplicates} duplicate, {report.bad_images} unusable, {report.bad_joints} without usable "
+        f"joints), {report.actions} actions, {report.without_action} ticks without an action. Were the "
+        "camera, the joint states and the action node all running, with stamps from one clock?"
     )
