@@ -94,12 +94,12 @@ def _import(source: _Source, out: Path, frameskip: int, progress: Progress) -> I
         parts = Path(folder) / "parts.h5"
         with EpisodeWriter(parts, source.contract) as writer:
             for number, (length, facts) in enumerate(zip(source.lengths, source.facts, strict=True)):
-                progress(number, len(source.lengths))
                 columns = source.episode(number)
                 if frameskip > 1:
                     columns = {n: _every(c, frameskip, n == "action") for n, c in columns.items()}
                 if length:
                     writer.append(columns, outcome=facts.outcome, label=facts.label, origin=facts.origin)
+                progress(number + 1, len(source.lengths))
         with EpisodeStore(parts) as store:
             taken = {"file": str(source.path), "actions": source.actions, "frameskip": frameskip}
             fingerprint = assemble([Piece(store)], out, source={"imported": taken})
@@ -167,6 +167,8 @@ class _Source:
         span = slice(self._offsets[number], self._offsets[number] + self.lengths[number])
         columns = {new: self._file[name][span] for name, new in self._columns.items()}
         columns["pixels"] = self._pictures(columns["pixels"])
+        if JOINTS in columns:
+            columns[JOINTS] = columns[JOINTS].astype(np.float32)  # as ingest writes them
         action = columns["action"].astype(np.float32).reshape(len(columns["action"]), -1)
         if self.actions == "to":
             action = np.roll(action, -1, axis=0)
