@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import resource
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recordings import robot
 
+from smwm_ros.data.store import reader
+from smwm_ros.data.store.assemble import Piece, assemble
+from smwm_ros.data.store.layout import EpisodeFacts
 from smwm_ros.data.store.reader import EpisodeStore
+from smwm_ros.data.store.rows import MappedRows, SlicedRows
 from smwm_ros.data.store.writer import EpisodeWriter
 from smwm_ros.errors import DataError
 
@@ -286,3 +291,132 @@ def test_unknown_names_are_answered_with_the_known(whole: Path) -> None:
             store.column("rewards")
         with pytest.raises(DataError, match="no episode 3; there are 3"):
             store.episode(3)
+
+
+@pytest.fixture(scope="module")
+def laid_out(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same store in four layouts."""
+    folder = tmp_path_factory.mktemp("layouts")
+    paths = {"chunked": whole, "contiguous": folder / "contiguous.h5"}
+    with EpisodeStore(whole) as store:
+        assemble([Piece(store)], paths["contiguous"])
+    options: dict[str, dict[str, Any]] = {
+        "compressed": {"compression": "gzip", "chunks": True},
+        "foreign": {},
+    }
+    for name, option in options.items():
+        # A user block and big-endian numbers: rare, and where mapping would go wrong.
+        block = 512 if name == "foreign" else None
+        paths[name] = folder / f"{name}.h5"
+        with h5py.File(whole) as old, h5py.File(paths[name], "w", userblock_size=block) as new:
+            new.attrs.update(old.attrs)
+            for column, rows in old.items():
+                kind = rows.dtype.newbyteorder(">") if (name, column) == ("foreign", "action") else rows.dtype
+                new.create_dataset(column, data=rows[:], dtype=kind, **option)
+    return paths
+
+
+@pytest.mark.parametrize("layout", ["chunked", "contiguous", "compressed", "foreign"])
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_rows_are_the_same_in_every_layout(
+    laid_out: dict[str, Path], layout: str, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mapped, read into memory or read by slices: each row says its number."""
+    monkeypatch.setattr(reader, "MEMORY_BYTES", memory)
+    wanted = np.array([[11, 0, 4], [5, 5, 6]])
+    numbers = np.array([*range(5), *range(1000, 1003), *range(2000, 2004)])[wanted]
+    with EpisodeStore(laid_out[layout]) as store:
+        pixels, action = store.rows("pixels"), store.rows("action")
+        assert isinstance(pixels, MappedRows) == (layout in {"contiguous", "foreign"})
+        assert isinstance(action, SlicedRows) == (layout != "contiguous" and memory == 0)
+        np.testing.assert_array_equal(pixels[wanted][..., 3, 3, 0], numbers % 256)
+        assert pixels[wanted].shape == (2, 3, 12, 12, 3)
+        assert action[wanted].dtype == action.dtype == np.float32
+        np.testing.assert_array_equal(action[wanted][0, 1:, 0], [0, np.nan])
+        assert pixels[np.zeros((0, 2), np.int64)].shape == (0, 2, 12, 12, 3)
+
+
+def _sum_rows(rows: Any, answer: Any) -> None:
+    """What a worker does; spawned ones find it by its name."""
+    answer.send([int(rows[np.array([t])].sum()) for t in list(range(12)) * 20])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("layout", ["contiguous", "compressed"])
+def test_rows_can_be_handed_to_workers(
+    laid_out: dict[str, Path], layout: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every worker reads for itself, and no array goes through a pipe."""
+    monkeypatch.setattr(reader, "MEMORY_BYTES", 0)
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe()
+    with EpisodeStore(laid_out[layout]) as store:
+        rows = store.rows("pixels")
+        assert len(pickle.dumps(rows)) < 2000
+        expected = [int(store.column("pixels")[t].sum()) for t in range(12)] * 20
+        workers = [context.Process(target=_sum_rows, args=(rows, sender)) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for _ in workers:
+            assert receiver.poll(60)
+            assert receiver.recv() == expected
+        for worker in workers:
+            worker.join(10)
+            assert worker.exitcode == 0
+
+
+def test_a_worker_does_not_read_another_file(laid_out: dict[str, Path], tmp_path: Path) -> None:
+    """A store that is replaced while a run goes on must not give the run's workers other rows."""
+    path = Path(shutil.copy(laid_out["contiguous"], tmp_path / "store.h5"))
+    with EpisodeStore(path) as store:
+        rows = store.rows("pixels")
+        handed = pickle.dumps(rows)
+        write(path, 7)
+        with pytest.raises(DataError, match="replaced or changed"):
+            pickle.loads(handed)
+        assert rows[np.array([11])][0, 0, 0, 0] == 2003 % 256, "what was mapped stays"
+
+
+def test_what_is_known_of_episodes_is_kept(tmp_path: Path) -> None:
+    """Whatever its size: HDF5 refuses other attributes above 64 KB."""
+    path = tmp_path / "store.h5"
+    label = "put the cup — Tasse — on the table " * 100
+    with EpisodeWriter(path, CONTRACT, source={"bags": [label] * 100}) as writer:
+        writer.append(episode(3), outcome=1, label=label, origin="one")
+        for number in range(100):
+            writer.write(episode(2))
+            writer.end_episode(outcome=2 * (number % 2), origin="two" * 300)
+    with EpisodeStore(path) as store:
+        assert store.facts[0] == EpisodeFacts(1, label, "one")
+        assert store.facts[2] == EpisodeFacts(2, "", "two" * 300)
+        assert len(store.facts) == 101
+        assert store.source == {"bags": [label] * 100}
+
+
+def test_an_unknown_outcome_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"outcome is 3; there are 0 \(unknown\), 1 \(success\)"),
+        EpisodeWriter(tmp_path / "store.h5", CONTRACT) as writer,
+    ):
+        writer.append(episode(3), outcome=3)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ("nonsense", "episode_facts' is damaged"),
+        ('{"outcome": [0]}', "episode_facts' is damaged"),
+        ('{"outcome": [0], "label": [""], "origin": [""]}', "3 episodes, but facts about 1"),
+        ('{"outcome": [9, 0, 0], "label": ["", "", ""], "origin": ["", "", ""]}', "outcome is 9"),
+    ],
+)
+def test_damaged_facts_are_refused(whole: Path, tmp_path: Path, facts: str, reason: str) -> None:
+    path = damaged(whole, tmp_path, lambda f: f.attrs.modify("episode_facts", facts))
+    with pytest.raises(DataError, match=reason):
+        EpisodeStore(path)
+
+
+def test_a_store_without_facts_has_empty_ones(whole: Path, tmp_path: Path) -> None:
+    """Stores written before there were any can be read."""
+    with EpisodeStore(damaged(whole, tmp_path, lambda f: f.attrs.pop("episode_facts"))) as store:
+        assert store.facts == (EpisodeFacts(),) * 3
