@@ -122,7 +122,7 @@ def checkpoint(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("stack", ["sim", "robot"])
+@pytest.mark.parametrize("stack", ["sim", "robot", "perceive"])
 @pytest.mark.parametrize("lock_step", ["true", "false"])
 def test_launch_files_and_up_start_the_same(launch_modules, checkpoint: str, stack, lock_step):
     """Launch defaults that differ from the node's, or from the other way to start it."""

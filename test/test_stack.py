@@ -159,10 +159,25 @@ def test_parameters_keep_their_type_on_the_command_line():
 
 def test_defaults_that_lock_step_changes_are_shown_empty():
     """A launch argument's default counts as given, and would undo lock-step's."""
-    shown = {name: (default, text) for name, default, text in explain_arguments(load_stack_file())}
+    shown = {name: (default, text) for name, default, text in explain_arguments(load_stack_file(), "sim")}
     assert shown["sensor_reliability"][0] == ""
     assert "default best_effort; in lock-step reliable" in shown["sensor_reliability"][1]
     assert shown["lock_step"][0] == "false"
+
+
+def test_a_stack_may_have_defaults_of_its_own(checkpoint: str):
+    """Perceiving goes by the time of the bag that is played, unless told otherwise; nothing may move."""
+    given = {"checkpoint": checkpoint}
+    specs = describe("perceive", given)
+    assert names(specs) == ["perception", "world_model"]
+    assert all(spec.parameters["use_sim_time"] is True for spec in specs)
+    assert describe("perceive", {**given, "use_sim_time": False})[0].parameters["use_sim_time"] is False
+    assert describe("robot", given)[0].parameters["use_sim_time"] is False
+    source = load_stack_file()
+    shown = {name: text for name, _, text in explain_arguments(source, "perceive")}
+    assert "default true" in shown["use_sim_time"]
+    for changes in (source.lock_step, *source.defaults.values()):
+        assert changes.keys() <= source.arguments.keys()
 
 
 def test_a_description_with_an_unknown_key_is_refused(tmp_path: Path):

@@ -23,6 +23,7 @@ class Stack(str, Enum):
     robot = "robot"
     record = "record"
     explore = "explore"
+    perceive = "perceive"
 
 
 def up(
@@ -44,7 +45,7 @@ def up(
     from smwm_ros.stack.supervisor import Supervisor
 
     if show_args:
-        for name, default, text in explain_arguments(load_stack_file()):
+        for name, default, text in explain_arguments(load_stack_file(), stack.value):
             console.print(f"[bold]{name}[/]:={escape(default)}\n    {text}", soft_wrap=True)
         return
     specs = describe(stack.value, *parse_settings(split_setting(setting) for setting in settings or []))

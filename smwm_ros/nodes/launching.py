@@ -37,7 +37,7 @@ def launch_description(stack: StackName) -> LaunchDescription:
         [
             *(
                 DeclareLaunchArgument(name, default_value=default, description=description)
-                for name, default, description in explain_arguments(source)
+                for name, default, description in explain_arguments(source, stack)
             ),
             OpaqueFunction(function=start),
         ]

@@ -19,7 +19,7 @@ from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.resources import checkpoint_path, contract_path, share_directory
 
-StackName = Literal["sim", "robot", "record", "explore"]
+StackName = Literal["sim", "robot", "record", "explore", "perceive"]
 Value = bool | int | float | str
 
 
@@ -78,6 +78,7 @@ class StackFile(_Part):
 
     arguments: dict[str, Argument]
     lock_step: dict[str, Value]
+    defaults: dict[StackName, dict[str, Value]] = {}
     nodes: tuple[NodeEntry, ...]
 
 
@@ -118,7 +119,7 @@ def describe(
         ContractError, CheckpointError: the contract or checkpoint to run with is not there.
     """
     source = source or load_stack_file()
-    values = _values(source, arguments or {})
+    values = _values(source, stack, arguments or {})
     entries = [e for e in source.nodes if stack in e.stacks and (e.needs is None or values[e.needs] != "")]
     _resolve_paths(values, entries)
     if unknown := (overrides or {}).keys() - {e.name for e in entries}:
@@ -142,9 +143,9 @@ def describe(
     ]
 
 
-def explain_arguments(source: StackFile) -> list[tuple[str, str, str]]:
+def explain_arguments(source: StackFile, stack: StackName) -> list[tuple[str, str, str]]:
     """
-    List the arguments for people.
+    List the arguments of a stack for people.
 
     Returns:
         (name, default as one would type it, help). A default that lock-step changes is left empty,
@@ -152,7 +153,8 @@ def explain_arguments(source: StackFile) -> list[tuple[str, str, str]]:
     """
     lines = []
     for name, argument in source.arguments.items():
-        default, text = _as_typed(argument.default), argument.help
+        default = _as_typed(source.defaults.get(stack, {}).get(name, argument.default))
+        text = argument.help
         if name in source.lock_step:
             text += f" (default {default}; in lock-step {_as_typed(source.lock_step[name])})"
             default = ""
@@ -185,14 +187,15 @@ def parse_settings(
     return arguments, overrides
 
 
-def _values(source: StackFile, given: Mapping[str, Value]) -> dict[str, Value]:
-    """Return a value for every argument: the given one, else lock-step's, else the default."""
+def _values(source: StackFile, stack: StackName, given: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a value for every argument: the given one, else lock-step's, the stack's, the default."""
     if unknown := given.keys() - source.arguments.keys():
         raise ConfigError(
             f"unknown stack argument {', '.join(sorted(unknown))}; known: {', '.join(source.arguments)}"
         )
     chosen = {name: _as_type(name, value, source.arguments[name].default) for name, value in given.items()}
-    values = {name: argument.default for name, argument in source.arguments.items()} | chosen
+    values = {name: argument.default for name, argument in source.arguments.items()}
+    values |= source.defaults.get(stack, {}) | chosen
     return values | source.lock_step | chosen if values["lock_step"] else values
 
 
