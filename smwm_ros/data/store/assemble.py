@@ -17,7 +17,7 @@ from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
 
 ALIGNMENT = 4096
-"""Columns begin at a page, so that mapped numbers lie as processors like them."""
+"""Columns above some kilobytes begin at a page, so that mapped numbers lie as processors like them."""
 
 Progress = Callable[[int, int], None]
 

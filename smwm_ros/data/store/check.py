@@ -167,7 +167,7 @@ class _Images(_Look):
     def at(self, first: int, rows: NDArray[Any]) -> None:
         self.black += int((rows.reshape(len(rows), -1).max(axis=1) < BLACK).sum())
         later, earlier, within = self.pairs(first, rows)
-        same = (later == earlier).reshape(len(later), -1).all(axis=1) & within
+        same = (later == earlier).all(axis=(1, 2, 3)) & within
         self.frozen += int(same.sum())
         for length, ended in _runs(same):
             self.run += length
