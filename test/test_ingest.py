@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from ingesting import assert_aligned, numbers, refused, run
 from recordings import PERIOD, Recording, action, compressed, image, joints, numbered, record, robot
 
 from smwm_ros.cli.bench_ingest import bench_ingest
 from smwm_ros.contract import Contract
-from smwm_ros.data.ingest.ingest import IngestReport, ingest
-from smwm_ros.data.store.reader import EpisodeStore
+from smwm_ros.data.ingest.ingest import READING, WRITING, ingest
 from smwm_ros.errors import DataError
-
-
-def run(folder: Path, *bags: Path, **options: Any) -> tuple[EpisodeStore, IngestReport]:
-    report = ingest(bags, folder / "store.h5", **options)
-    return EpisodeStore(folder / "store.h5"), report
-
-
-def numbers(store: EpisodeStore, episode: int) -> list[int]:
-    """Return the numbers that the images of an episode say."""
-    pixels = store.episode(episode)["pixels"].astype(int)
-    assert (pixels == pixels[:, :1, :1]).all()
-    return (pixels[:, 0, 0, 0] + 251 * pixels[:, 0, 0, 1]).tolist()
-
-
-def assert_aligned(store: EpisodeStore) -> None:
-    """Every row's image, action, joints and stamp say the same number."""
-    for number in range(store.episodes):
-        said = np.array(numbers(store, number))
-        rows = store.episode(number)
-        np.testing.assert_array_equal(rows["action"][:-1, 0], said[:-1])
-        np.testing.assert_array_equal(rows["joints"], np.stack([said, -said], axis=1))
-        np.testing.assert_array_equal(rows["stamp"], (said + 1) * PERIOD)
-        assert np.isnan(rows["action"][-1]).all()
 
 
 def test_images_and_actions_agree(tmp_path: Path) -> None:
@@ -156,7 +132,8 @@ def test_several_bags_make_one_store(tmp_path: Path) -> None:
     assert store.lengths.tolist() == [5, 4]
     assert [bag.frames for bag in report.bags] == [5, 4]
     assert_aligned(store)
-    assert [bag["bag"] for bag in store.source["bags"]] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert store.source["bags"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert [facts.origin for facts in store.facts] == store.source["bags"]
 
 
 def test_the_same_bag_gives_the_same_fingerprint(tmp_path: Path) -> None:
@@ -209,28 +186,26 @@ def test_the_report_is_json(tmp_path: Path) -> None:
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     ingest([record(tmp_path / "bag", ticks=400)], tmp_path / "s.h5", progress=lambda *step: seen.append(step))
-    assert seen[-1] == (1200, 1200)
-    assert len(seen) > 2
+    read = [(done, total) for what, done, total in seen if what == READING]
+    assert read[-1] == (1200, 1200)
+    assert len(read) > 2
+    assert seen[-1][0] == WRITING
+    assert seen[-1][1] == seen[-1][2]
 
 
 # What goes wrong: each gives one message, and no file.
 
 
-def refused(folder: Path, reason: str, *bags: Path, **options: Any) -> None:
-    out = folder / "out"
-    out.mkdir()
-    with pytest.raises(DataError, match=reason):
-        ingest(bags, out / "store.h5", **options)
-    assert list(out.iterdir()) == []
-
-
-def test_a_bag_without_applied_actions(tmp_path: Path) -> None:
+def test_a_bag_without_actions(tmp_path: Path) -> None:
     with Recording(tmp_path / "bag", robot()) as bag:
         for number in range(5):
             bag.tick((number + 1) * PERIOD, number, action=None)
-    reason = r"no topic /applied_action .*action node runs.*/camera/image_raw \(sensor_msgs/msg/Image\)"
+    reason = (
+        r"no topic /commands .*Topics in it: /camera/image_raw \(sensor_msgs/msg/Image\).*"
+        "nor applied_action, which is recorded while the action node runs"
+    )
     refused(tmp_path, reason, tmp_path / "bag")
 
 
@@ -253,7 +228,10 @@ def test_a_topic_of_another_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contract", "reason"),
     [
-        (robot(image="{width: 16, height: 12, size: 12}"), r"bag: image is 12x12.*16x12"),
+        (
+            robot(image="{width: 16, height: 12, size: 12}"),
+            r"bag: not one of.*camera/image_raw.*image is 12x12.*16x12",
+        ),
         (robot(image="{width: 12, height: 12, size: 12, encoding: bgr8}"), r"bag: .*'rgb8'.*'bgr8'"),
         (robot(dimensions=3), r"actions of 2 numbers.*'tiny' says 3"),
     ],
@@ -285,11 +263,12 @@ def test_no_bag_at_all(tmp_path: Path) -> None:
 
 def test_one_bad_bag_among_good_ones(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
-    refused(tmp_path, "bad: not a bag", record(tmp_path / "good"), tmp_path / "bad")
+    refused(tmp_path, "bad: holds no bag", record(tmp_path / "good"), tmp_path / "bad")
 
 
 def test_the_benchmark_measures_all_its_frames() -> None:
     """Its figure would be wrong if frames were dropped on the way; the rate itself is not judged here."""
-    result = bench_ingest(frames=450)
-    assert result["frames"] == 450
-    assert result["frames_per_s"] > 0
+    result = bench_ingest(frames=450, jpeg_frames=40, repeats=1, big_gb=0.02)
+    assert (result["raw_64_frames"], result["jpeg_vga_frames"]) == (450, 40)
+    assert min(result["raw_64_frames_per_s"], result["jpeg_vga_frames_per_s"]) > 0
+    assert 20 < result["peak_rss_mb"] < 1000

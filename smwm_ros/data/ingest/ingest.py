@@ -30,6 +30,8 @@ RECORDS = "ingested"
 """Name of the bags' records in what the store says of its source."""
 READING, WRITING = "reading messages", "writing bytes"
 
+Episodes = dict[tuple[str, str], range]
+"""Where the episodes of bags are in a store, by how and what was read."""
 Progress = Callable[[str, int, int], None]
 """Called with what is done now, how far it is, and how much there is."""
 
@@ -99,22 +101,22 @@ def ingest(
     )
 
 
-def _stored(out: Path) -> tuple[dict[str, range], list[Record]]:
+def _stored(out: Path) -> tuple[Episodes, list[Record]]:
     """
     Return what an earlier ingest has put into a store.
 
     Returns:
-        The episodes of each bag, by the bag's fingerprint, and the bags' records in their order; nothing
-        where there is no store, or one of which that is not known.
+        The episodes of each bag, and the bags' records in their order; nothing where there is no store,
+        or one of which that is not known.
     """
     with suppress(DataError), EpisodeStore(out) as store:
         records = [Record.from_json(content) for content in store.source.get(RECORDS, ())]
         known = [record for record in records if record is not None]
-        episodes: dict[str, range] = {}
+        episodes: Episodes = {}
         end = 0
         for record in known:
-            if record.content not in episodes:
-                episodes[record.content] = range(end, end + record.report.episodes)
+            if _identity(record) not in episodes:
+                episodes[_identity(record)] = range(end, end + record.report.episodes)
                 end += record.report.episodes
         if len(known) == len(records) and end == store.episodes:
             return episodes, known
@@ -162,7 +164,7 @@ def _read(
 
 
 def _assemble(
-    out: Path, made: Sequence[Record], stored: dict[str, range], parts: Parts, progress: Progress | None
+    out: Path, made: Sequence[Record], stored: Episodes, parts: Parts, progress: Progress | None
 ) -> None:
     """Put the store together from the parts and from what it holds already."""
     with ExitStack() as stack:
@@ -173,15 +175,15 @@ def _assemble(
             if record.content in taken or not record.report.episodes:
                 continue
             taken.add(record.content)
-            if record.content in stored:
+            if _identity(record) in stored:
                 before = before or stack.enter_context(EpisodeStore(out))
-                piece = Piece(before, stored[record.content])
+                piece = Piece(before, stored[_identity(record)])
             else:
                 part = parts.path(Path(record.path)).with_suffix(".h5")
                 piece = Piece(stack.enter_context(EpisodeStore(part)))
             pieces.append(piece)
         step = None if progress is None else lambda done, total: progress(WRITING, done, total)
-        source = {RECORDS: [record.to_json() for record in made]}
+        source = {"bags": [record.path for record in made], RECORDS: [record.to_json() for record in made]}
         assemble(pieces, out, source=source, progress=step)
 
 
@@ -200,6 +202,7 @@ def _without_copies(made: Sequence[Record]) -> tuple[BagReport, ...]:
 
 
 def _identity(record: Record) -> tuple[str, str]:
+    """Say how and what was read: what is the same in both has the same rows."""
     return record.key, record.content
 
 
