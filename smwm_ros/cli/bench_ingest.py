@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from smwm_ros.contract import Contract
+from smwm_ros.contract import Contract, ImageStream
 from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.data.bags.topics import APPLIED_ACTION, APPLIED_ACTION_TYPE, CONTRACT_KEY, JOINT_STATE_TYPE
 from smwm_ros.data.bags.writer import BagWriter
@@ -27,7 +27,7 @@ from smwm_ros.resources import find_contract
 EPISODE = 200
 """Frames between two gaps."""
 SCENES = 60
-"""Different pictures, which come again and again."""
+"""Different pictures in a bag, which come again and again."""
 QUALITY = 90
 """Of JPEG."""
 LOOK = 0.02
@@ -96,7 +96,9 @@ def vga_contract(*, jpeg: bool) -> Contract:
     )
 
 
-def write_bag(path: Path, contract: Contract, frames: int, *, compress: bool = True) -> None:
+def write_bag(
+    path: Path, contract: Contract, frames: int, *, compress: bool = True, different: int = SCENES
+) -> None:
     """
     Write a bag as the recorder would in lock-step.
 
@@ -105,6 +107,7 @@ def write_bag(path: Path, contract: Contract, frames: int, *, compress: bool = T
         contract: of a robot with a camera and joints.
         frames: how many; a gap follows every ``EPISODE``.
         compress: its chunks.
+        different: pictures in it.
     """
     types = message_types()
     made = types.types
@@ -117,7 +120,7 @@ def write_bag(path: Path, contract: Contract, frames: int, *, compress: bool = T
     }
     generator = np.random.default_rng(0)
     encode = _jpeg if stream.type.endswith("CompressedImage") else _raw
-    pictures = [encode(None, scene) for scene in scenes(stream.height, stream.width, generator)]
+    pictures = [encode(None, scene) for scene in scenes(stream, different, generator)]
     with BagWriter(path, custom_data={CONTRACT_KEY: contract.model_dump_json()}, compress=compress) as bag:
         for topic, kind in topics.items():
             bag.add_topic(topic, kind)
@@ -148,10 +151,10 @@ def write_bag(path: Path, contract: Contract, frames: int, *, compress: bool = T
                 bag.write(topic, stamp, types.serialize_cdr(message, message.__msgtype__))
 
 
-def scenes(height: int, width: int, generator: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+def scenes(stream: ImageStream, count: int, generator: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
     """Draw what a camera may see: soft light, moving objects with edges, and the sensor's noise."""
-    y, x = np.mgrid[:height, :width] * (480 / height)
-    for number in range(SCENES):
+    y, x = np.mgrid[: stream.height, : stream.width] * (480 / stream.height)
+    for number in range(count):
         light = [128 + 80 * np.sin(x / 60 + number / 5) * np.cos(y / 45), 120 + 60 * np.sin(y / 30 + x / 200)]
         image = np.stack([light[0], 128 + 70 * np.cos((x + y) / 80 - number / 7), light[1]], axis=-1)
         left = (100 + 5 * number) % 400
