@@ -93,12 +93,13 @@ def _import(source: _Source, out: Path, frameskip: int, progress: Progress) -> I
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         parts = Path(folder) / "parts.h5"
         with EpisodeWriter(parts, source.contract) as writer:
-            for number, (length, facts) in enumerate(zip(source.lengths, source.facts, strict=True)):
+            for number, facts in enumerate(source.facts):
+                if source.lengths[number] == 0:
+                    continue
                 columns = source.episode(number)
-                if frameskip > 1:
-                    columns = {n: _every(c, frameskip, n == "action") for n, c in columns.items()}
-                if length:
-                    writer.append(columns, outcome=facts.outcome, label=facts.label, origin=facts.origin)
+                kept = {name: rows[::frameskip] for name, rows in columns.items()}
+                kept["action"] = _means(columns["action"], frameskip)
+                writer.append(kept, outcome=facts.outcome, label=facts.label, origin=facts.origin)
                 progress(number + 1, len(source.lengths))
         with EpisodeStore(parts) as store:
             taken = {"file": str(source.path), "actions": source.actions, "frameskip": frameskip}
@@ -111,15 +112,13 @@ def _import(source: _Source, out: Path, frameskip: int, progress: Progress) -> I
     return ImportReport(str(out), fingerprint, episodes, rows, tuple(source.notes))
 
 
-def _every(rows: NDArray[Any], frameskip: int, mean: bool) -> NDArray[Any]:
-    """Keep every so manyth row, or the mean of those until the next that is kept; an action needs all."""
-    if not mean:
-        return rows[::frameskip]
-    kept = rows[::frameskip].copy()
-    whole = len(rows[:-1]) // frameskip
-    kept[:whole] = rows[: whole * frameskip].reshape(whole, frameskip, -1).mean(axis=1)
-    kept[-1] = np.nan
-    return kept
+def _means(actions: NDArray[np.float32], frameskip: int) -> NDArray[np.float32]:
+    """Return the mean of the actions from each image that is kept to the next; NaN for the last one."""
+    means = np.full_like(actions[::frameskip], np.nan)
+    whole = (len(actions) - 1) // frameskip
+    blocks = actions[: whole * frameskip].reshape(whole, frameskip, actions.shape[1])
+    means[:whole] = blocks.mean(axis=1)
+    return means
 
 
 class _Source:
@@ -172,8 +171,7 @@ class _Source:
         action = columns["action"].astype(np.float32).reshape(len(columns["action"]), -1)
         if self.actions == "to":
             action = np.roll(action, -1, axis=0)
-        if len(action):
-            action[-1] = np.nan
+        action[-1] = np.nan
         columns["action"] = action
         bad = np.flatnonzero(~np.isfinite(action[:-1]).all(axis=1))
         if len(bad):
@@ -263,8 +261,8 @@ class _Source:
         return self._sized(np.ascontiguousarray(images), self.contract.observation.image)
 
     def _bytes(self, images: NDArray[Any]) -> NDArray[np.uint8]:
-        if images.dtype == np.uint8 or not images.size:
-            return images.astype(np.uint8)
+        if images.dtype == np.uint8:
+            return images
         least, most = images.min(), images.max()
         if images.dtype.kind == "f" and least >= 0 and most <= 1:
             return np.rint(images * 255).astype(np.uint8)
