@@ -238,7 +238,7 @@ class _Source:
             )
             return "to"
         self.notes.append(
-            "every row has an action: taken as applied from its image on, so an episode's last one is left out; "
+            "every row has an action: taken as applied from its image on, without an episode's last one; "
             "if the actions led to their images, import with --actions to"
         )
         return "from"
