@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +57,9 @@ class FakeClock:
 class Played:
     """A playback with a fake clock, and what it sent."""
 
-    def __init__(self, messages: list[Message], **settings: Any) -> None:
+    def __init__(self, messages: list[Message], stamped: Any = (), **settings: Any) -> None:
+        self.zero = EPOCH
+        """What the clock's times are told from, ns."""
         self.clock = FakeClock()
         self.sent: list[tuple[float, int]] = []
         """Seconds since the start, and the message's number."""
@@ -70,15 +73,15 @@ class Played:
             PlaybackSettings(**settings),
             send=self._send,
             send_clock=lambda stamp: self.clocks.append(
-                (round(self.clock.time - STARTED, 6), round((stamp - EPOCH) * 1e-9, 6))
+                (round(self.clock.time - STARTED, 6), round((stamp - self.zero) * 1e-9, 6))
             ),
+            stamped=stamped,
             clock=self.clock,
         )
 
     def _send(self, topic: str, data: bytes) -> None:
-        assert topic == "/topic"
-        self.sent.append((round(self.clock.time - STARTED, 6), data[0]))
-        self.clock.time += self.cost.get(data[0], 0.0)
+        self.sent.append((round(self.clock.time - STARTED, 6), data[-1]))
+        self.clock.time += self.cost.get(data[-1], 0.0)
 
     def at(self, seconds: float, happen: Callable[[], None]) -> None:
         self.clock.events.append((STARTED + seconds, happen))
@@ -233,6 +236,59 @@ def test_where_the_bag_is() -> None:
     assert timeline.due(EPOCH) == math.inf
     timeline.resume(20.0)
     assert timeline.at(20.5) == EPOCH + 3 * 10**9
+
+
+def stamped(*messages: tuple[float, float | None]) -> list[Message]:
+    """Return messages by when they were received and their header's stamp (s); None: without a header."""
+    made = []
+    for number, (received, stamp) in enumerate(messages):
+        topic, data = "/plain", bytes([number])
+        if stamp is not None:
+            order, code = (b"\0\1", "<") if number % 2 else (b"\0\0", ">")
+            topic, time = "/stamped", divmod(round(stamp * 1e9), 10**9)
+            data = order + bytes([0, 0]) + struct.pack(f"{code}iI", *time) + bytes([number])
+        made.append((topic, EPOCH + round(received * 1e9), data))
+    return made
+
+
+def by_stamps(messages: list[Message], **settings: Any) -> Played:
+    played = Played(messages, by_stamps=True, stamped=["/stamped"], **settings)
+    played.zero = 0
+    return played
+
+
+def test_by_stamps_the_robots_time_is_played() -> None:
+    """Lock-step runs faster or slower than the robot: when its messages were received says nothing."""
+    played = by_stamps(
+        stamped((0.0, 5.0), (0.01, 5.5), (0.011, None), (0.012, 5.4), (0.02, 7.0)), rate=2.0, clock=1.0
+    ).run()
+    assert played.sent == [(0.0, 0), (0.25, 1), (0.25, 2), (0.25, 3), (1.0, 4)]
+    assert played.clocks == [(0.0, 5.0), (1.0, 7.0)]
+
+
+def test_by_stamps_a_clock_that_is_set_is_followed_at_once() -> None:
+    """Back or forward: nobody waits for the difference, and /clock shows the new time."""
+    played = by_stamps(stamped((0.0, 50.0), (0.1, 51.0), (0.2, 2.0), (0.3, 2.5), (0.4, 90.0)), clock=1000.0)
+    played.run()
+    assert played.sent == [(0.0, 0), (1.0, 1), (1.0, 2), (1.5, 3), (1.5, 4)]
+    assert (1.0, 2.0) in played.clocks
+    assert played.clocks[-1] == (1.5, 90.0)
+
+
+def test_by_stamps_start_duration_and_loop_go_by_what_was_received() -> None:
+    messages = stamped((0.0, 5.0), (1.0, 6.0), (2.0, 7.5), (3.0, 8.0))
+    assert by_stamps(messages, start=1.0, duration=1.0).run().sent == [(0.0, 1), (1.5, 2)]
+    looping = by_stamps(messages, start=2.0, loop=True)
+    looping.at(0.7, looping.playback.stop)
+    assert looping.run().sent == [(0.0, 2), (0.5, 3), (0.5, 2)]
+
+
+def test_by_stamps_needs_stamps() -> None:
+    with pytest.raises(ConfigError, match="none of the topics has a header"):
+        Played(bag(0.0), by_stamps=True)
+    damaged = Played([("/stamped", EPOCH, b"\0\1\0\0")], by_stamps=True, stamped=["/stamped"])
+    with pytest.raises(DataError, match="no room for a header"):
+        damaged.run()
 
 
 def test_a_damaged_bag_plays_up_to_the_damage() -> None:

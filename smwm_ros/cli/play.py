@@ -20,6 +20,10 @@ def play(
     rate: Annotated[float, typer.Option(min=0.001, max=1000.0, help="Speed; 2 is twice as fast.")] = 1.0,
     start: Annotated[float, typer.Option(min=0.0, help="Seconds of the bag to leave out.")] = 0.0,
     duration: Annotated[float, typer.Option(min=0.0, help="Seconds of the bag to play; 0: all.")] = 0.0,
+    by_stamps: Annotated[
+        bool,
+        typer.Option("--by-stamps", help="Go by the messages' stamps, as for bags recorded in lock-step."),
+    ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")] = False,
     clock: Annotated[
         float,
@@ -60,6 +64,7 @@ def play(
         "rate": rate,
         "start": start,
         "duration": duration,
+        "by_stamps": by_stamps,
         "loop": loop,
         "clock": clock,
         "topics": " ".join(topics or []),

@@ -49,6 +49,12 @@ def _installed_hash(package: str, name: str) -> str:
     return next((entry["hash_string"] for entry in hashes if entry["type_name"] == wanted), "")
 
 
+def has_header(kind: Any) -> bool:
+    """Tell whether the messages of a class begin with a std_msgs/msg/Header."""
+    first = next(iter(kind.get_fields_and_field_types().items()), None)
+    return first == ("header", "std_msgs/Header")
+
+
 def profile(qos: Qos) -> QoSProfile:
     """Return what a bag notes as what rclpy takes."""
     return QoSProfile(

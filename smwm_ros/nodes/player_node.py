@@ -20,7 +20,7 @@ from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.selection import choose_topics
 from smwm_ros.errors import ConfigError, DataError, SmwmError
 from smwm_ros.messages import to_time
-from smwm_ros.nodes.bag_topics import message_class, profile
+from smwm_ros.nodes.bag_topics import has_header, message_class, profile
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import Param, from_settings
 from smwm_ros.nodes.process import run
@@ -97,6 +97,7 @@ class PlayerNode(SmwmNode):
                 span,
                 settings,
                 send=lambda topic, data: self._topics[topic].publish(data),
+                stamped=self._stamped,
                 send_clock=lambda stamp: clock.publish(Clock(clock=to_time(stamp))),
             )
 
@@ -150,6 +151,7 @@ class PlayerNode(SmwmNode):
         """Make a publisher for each topic that can be played."""
         wanted, without = self.value("topics").split(), self.value("without").split()
         self._topics: dict[str, Any] = {}
+        self._stamped: set[str] = set()
         if unknown := [topic for topic in overrides if topic not in bag.topics]:
             self.notes.append(f"QoS overrides for topics that the bag has not: {', '.join(unknown)}")
         for topic in choose_topics(bag.topics, wanted, without, bag.path):
@@ -165,6 +167,8 @@ class PlayerNode(SmwmNode):
                 continue
             qos = to_offer(bag.offered_qos(topic), overrides.get(topic), reliable=self.value("reliable"))
             # Relative to the node's namespace; without one, this is the recorded name.
+            if has_header(kind):
+                self._stamped.add(topic)
             self._topics[topic] = self.create_publisher(kind, topic.lstrip("/"), profile(qos))
         if not self._topics:
             raise DataError(f"{bag.path}: nothing can be played. {'; '.join(self.notes)}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,14 +15,20 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from smwm_ros.data.bags.read_ahead import ReadAhead
-from smwm_ros.errors import ConfigError
+from smwm_ros.errors import ConfigError, DataError
 
 LEAST_ROUND_NS = 100_000_000
 """Of the bag's time: what is repeated is at least so long, even where all messages came at once."""
+LATE_NS = 1_000_000_000
+"""How much older than another before it a stamp may be; beyond, the clock was set back."""
+LEAP_NS = 10_000_000_000
+"""Silence between two stamps that is waited for; beyond, the clock was set forward."""
 LATENESS_KEPT = 65_536
 """Newest messages that the median lateness is taken over."""
 OVERHEAD = 256
 """Bytes that a message takes beside its own."""
+STAMP_END = 12
+"""Bytes of a serialized message up to the end of its header's stamp."""
 
 Message = tuple[str, int, bytes]
 """Topic, time of reception (ns), and the serialized message."""
@@ -37,6 +44,11 @@ class PlaybackSettings(BaseModel):
     )
     start: float = Field(default=0.0, ge=0.0, description="Seconds of the bag to leave out at its start.")
     duration: float = Field(default=0.0, ge=0.0, description="Seconds of the bag to play; 0: to its end.")
+    by_stamps: bool = Field(
+        default=False,
+        description="Go by the stamps in the messages' headers, as for what was recorded in lock-step, and "
+        "not by when they were received.",
+    )
     loop: bool = Field(default=False, description="Begin again at the end, until stopped.")
     clock: float = Field(
         default=0.0,
@@ -135,13 +147,36 @@ class PlaybackReport:
     """Over the newest ``LATENESS_KEPT`` messages."""
 
 
+@dataclass(frozen=True)
+class _Begin:
+    """The bag's time is set: what follows is played from now on."""
+
+    stamp: int
+    round: bool = False
+    """Whether the bag begins (again) here."""
+
+
+@dataclass(frozen=True)
+class _Silence:
+    """Nothing is sent until a moment of the bag."""
+
+    until: int
+
+
+_Item = tuple[str, int, int, bytes] | _Begin | _Silence
+"""A message has its topic, when it is due and when it was received (both ns), and its bytes."""
+
+
 class Playback:
     """
     Sends a bag's messages when they are due; ``run`` blocks, all else may be called by other threads.
 
-    A message that is late is sent at once, and those after it are due when they always were. The clock
-    carries the time at which messages were received; it never runs ahead of one that was not sent yet,
-    and stands still while paused. Each round of a loop begins anew: stamps jump back.
+    A message that is late is sent at once, and those after it are due when they always were. The bag's
+    time is that at which messages were received, or by ``settings.by_stamps`` that of their headers; a
+    message without a header then goes with the one before it, and where stamps jump back, or forward by
+    more than ``LEAP_NS``, the bag's time is set. The clock carries the bag's time; it never runs ahead of
+    a message that was not sent yet, and stands still while paused. Each round of a loop begins anew:
+    stamps jump back.
     """
 
     def __init__(
@@ -152,6 +187,7 @@ class Playback:
         *,
         send: Callable[[str, bytes], None],
         send_clock: Callable[[int], None],
+        stamped: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
         """
@@ -163,10 +199,11 @@ class Playback:
             settings: which part, and how fast.
             send: publishes a message on a topic.
             send_clock: publishes a time (ns) on /clock.
+            stamped: topics whose messages begin with a header.
             clock: the steady one of this machine, unless a test has its own.
 
         Raises:
-            ConfigError: the bag is shorter than ``settings.start``.
+            ConfigError: the bag is shorter than ``settings.start``, or has no stamps to go by.
         """
         first, last = span
         self.first = first + round(settings.start * 1e9)
@@ -175,7 +212,9 @@ class Playback:
                 f"cannot start at {settings.start:g} s: the bag lasts {(last - first) * 1e-9:.3f} s"
             )
         self.last = min(last, self.first + round(settings.duration * 1e9)) if settings.duration else last
-        self._end = max(self.last, self.first + LEAST_ROUND_NS) if settings.loop else self.last
+        if settings.by_stamps and not stamped:
+            raise ConfigError("cannot go by the stamps of messages: none of the topics has a header")
+        self._stamped = stamped
         self._read = read
         self._settings = settings
         self._send, self._send_clock = send, send_clock
@@ -189,6 +228,7 @@ class Playback:
         """Times the bag was begun."""
         self._lateness: deque[float] = deque(maxlen=LATENESS_KEPT)
         self._worst = 0.0
+        self._received = self.first
 
     def run(self) -> None:
         """
@@ -198,19 +238,19 @@ class Playback:
             DataError: the bag is damaged; what comes before the damage was sent.
         """
         self._began = self._clock.now()
-        with ReadAhead(self._rounds_of_messages, _size) as messages:
-            self._begin_round()
-            for message in messages:
-                if message is None:
-                    if not self._wait(self._end):
-                        return
-                    if self._settings.loop:
-                        self._begin_round()
+        with ReadAhead(self._items, _size) as items:
+            for item in items:
+                if isinstance(item, _Begin):
+                    self._begin(item)
                     continue
-                topic, stamp, data = message
-                if not self._wait(stamp):
+                if isinstance(item, _Silence):
+                    if not self._wait(item.until):
+                        return
+                    continue
+                topic, due, self._received, data = item
+                if not self._wait(due):
                     return
-                late = self._clock.now() - self._timeline.due(stamp)
+                late = self._clock.now() - self._timeline.due(due)
                 self._send(topic, data)
                 self._counts[topic] += 1
                 self._lateness.append(late)
@@ -228,15 +268,16 @@ class Playback:
 
     @property
     def position(self) -> float:
-        """Seconds of the bag played in this round."""
+        """Seconds of the bag, as it was received, played in this round."""
         if not self.rounds:
             return 0.0
-        return min(max(0, self._timeline.at(self._clock.now()) - self.first), self._end - self.first) * 1e-9
+        at = self._received if self._settings.by_stamps else self._timeline.at(self._clock.now())
+        return min(max(0, at - self.first) * 1e-9, self.length)
 
     @property
     def length(self) -> float:
-        """Seconds of the bag in one round."""
-        return (self._end - self.first) * 1e-9
+        """Seconds of the bag, as it was received, in one round."""
+        return (self.last - self.first) * 1e-9
 
     def report(self) -> PlaybackReport:
         """Return what was played so far."""
@@ -249,21 +290,48 @@ class Playback:
             median_lateness=float(np.median(lateness)) if lateness else 0.0,
         )
 
-    def _rounds_of_messages(self) -> Generator[Message | None, None, None]:
-        """Yield the messages of each round, and None at its end."""
+    def _items(self) -> Generator[_Item, None, None]:
+        """Yield everything that is to be done, round by round."""
         while True:
-            for message in self._read(self.first):
-                if message[1] > self.last:
-                    break
-                yield message
-            yield None
+            yield from self._round_by_stamps() if self._settings.by_stamps else self._round()
             if not self._settings.loop:
                 return
 
-    def _begin_round(self) -> None:
+    def _messages(self) -> Iterator[Message]:
+        """Read the messages of the part that is played."""
+        for message in self._read(self.first):
+            if message[1] > self.last:
+                return
+            yield message
+
+    def _round(self) -> Iterator[_Item]:
+        yield _Begin(self.first, round=True)
+        for topic, received, data in self._messages():
+            yield topic, received, received, data
+        yield _Silence(max(self.last, self._least_end(self.first)))
+
+    def _round_by_stamps(self) -> Iterator[_Item]:
+        begin = newest = -1
+        for topic, received, data in self._messages():
+            stamp = header_stamp(data) if topic in self._stamped else max(newest, 0)
+            if newest < 0 or not newest - LATE_NS <= stamp <= newest + LEAP_NS:
+                yield _Begin(stamp, round=begin < 0)
+                begin = newest = stamp
+            newest = max(newest, stamp)
+            yield topic, newest, received, data
+        if begin < 0:
+            begin = newest = 0
+            yield _Begin(begin, round=True)
+        yield _Silence(max(newest, self._least_end(begin)))
+
+    def _least_end(self, begin: int) -> int:
+        """Return before which moment the next round must not begin."""
+        return begin + LEAST_ROUND_NS if self._settings.loop else begin
+
+    def _begin(self, begin: _Begin) -> None:
         now = self._clock.now()
-        self.rounds += 1
-        self._timeline.begin(self.first, now)
+        self.rounds += begin.round
+        self._timeline.begin(begin.stamp, now)
         self._next_tick = now if self._settings.clock else math.inf
 
     def _wait(self, stamp: int) -> bool:
@@ -283,5 +351,19 @@ class Playback:
         return False
 
 
-def _size(message: Message | None) -> int:
-    return OVERHEAD + (0 if message is None else len(message[2]))
+def header_stamp(data: bytes) -> int:
+    """
+    Read the stamp (ns) of a serialized message that begins with a std_msgs/msg/Header.
+
+    Raises:
+        DataError: it is too short for that.
+    """
+    if len(data) < STAMP_END:
+        raise DataError(f"a message of {len(data)} bytes has no room for a header; the bag is damaged")
+    # CDR: four bytes of which the second says the byte order, then seconds and nanoseconds.
+    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
+
+
+def _size(item: _Item) -> int:
+    return OVERHEAD + (len(item[3]) if isinstance(item, tuple) else 0)
