@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 from smwm_ros.data.bags.offered_qos import load_overrides, to_offer
-from smwm_ros.data.bags.playback import Message, Playback, PlaybackSettings, Timeline
+from smwm_ros.data.bags.playback import Message, Playback, PlaybackSettings
 from smwm_ros.data.bags.read_ahead import ReadAhead
 from smwm_ros.data.bags.selection import choose_topics
+from smwm_ros.data.bags.timeline import Timeline
 from smwm_ros.errors import ConfigError, DataError
 
 EPOCH = 1_700_000_000_000_000_000
