@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from smwm_ros.contract import Contract
+from smwm_ros.data.store.assemble import Piece, assemble
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.data.store.writer import EpisodeWriter
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.models.config import ModelConfig, load_model_config
 from smwm_ros.resources import find_contract
-from smwm_ros.training.dataset import Windows, load_windows
+from smwm_ros.training.dataset import Feed, Windows, load_windows
 from smwm_ros.training.trainer import learning_rate, read_log, train
 
 SIZE = 16
@@ -56,8 +57,9 @@ def config() -> ModelConfig:
     return whole.model_copy(update={"training": training, "window": 2})
 
 
-def quiet(steps: int, config: ModelConfig) -> ModelConfig:
-    return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
+def quiet(steps: int, config: ModelConfig, workers: int = 0) -> ModelConfig:
+    training = config.training.model_copy(update={"steps": steps, "workers": workers})
+    return config.model_copy(update={"training": training})
 
 
 def test_windows_pair_images_with_the_actions_between_them() -> None:
@@ -81,6 +83,26 @@ def test_batches_are_permutations_that_can_be_entered_anywhere() -> None:
     assert not np.array_equal(first[0], first[3])
     for number in (0, 2, 3, 5):
         np.testing.assert_array_equal(next(windows.batches(3, seed=1, first=number)), first[number])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_give_the_same_batches(store_path: Path, config: ModelConfig, workers: int) -> None:
+    """In the same order, from any step on, and without a number drawn from torch's own generator."""
+    with EpisodeStore(store_path) as store:
+        training, _ = load_windows(store, config, seed=0)
+        expected = [
+            training.take(which) for which, _ in zip(training.batches(8, 1, 3), range(5), strict=False)
+        ]
+        torch.manual_seed(0)
+        feed = Feed(training, 8, 1, range(3, 8), workers)
+        found = list(feed)
+        drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
+    assert len(found) == 5
+    for batch, wanted in zip(found, expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(batch, wanted, strict=True))
+    assert feed.waited > 0
 
 
 def test_split_is_by_episode(store_path: Path, config: ModelConfig) -> None:
@@ -122,6 +144,19 @@ def test_same_seed_same_result(store_path: Path, config: ModelConfig, tmp_path: 
     assert identities[0] == identities[1] != identities[2]
 
 
+def test_neither_workers_nor_layout_change_the_result(
+    store_path: Path, config: ModelConfig, tmp_path: Path
+) -> None:
+    """A mapped store, and windows gathered by two workers, give the checkpoint of a plain run to the byte."""
+    with EpisodeStore(store_path) as store:
+        assemble([Piece(store)], tmp_path / "mapped.h5")
+        plain = train(store, "smwm", quiet(5, config), tmp_path / "plain")
+    with EpisodeStore(tmp_path / "mapped.h5") as store:
+        fed = train(store, "smwm", quiet(5, config, workers=2), tmp_path / "fed")
+    assert fed.identity == plain.identity
+    assert 0 < fed.data_wait_percent < 100
+
+
 def test_resuming_is_exact(store_path: Path, config: ModelConfig, tmp_path: Path) -> None:
     """An interrupted run that is resumed ends with the weights of one that was not."""
 
@@ -149,7 +184,9 @@ def test_resuming_is_exact(store_path: Path, config: ModelConfig, tmp_path: Path
             train(store, "smwm", quiet(10, config), cut)
         with pytest.raises(ConfigError, match="another seed"):
             train(store, "smwm", quiet(10, config), cut, seed=1, resume=True)
-        resumed = train(store, "smwm", quiet(10, config), cut, save_every=4, log_every=2, resume=True)
+        # With workers, for once: a run may go on with more of them.
+        fed = quiet(10, config, workers=2)
+        resumed = train(store, "smwm", fed, cut, save_every=4, log_every=2, resume=True)
     first, second = load_file(whole.checkpoint), load_file(resumed.checkpoint)
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=0, atol=0)
