@@ -13,6 +13,7 @@ from ingesting import assert_aligned, refused, run
 from recordings import PERIOD, Recording, action, numbered, record, robot
 
 from smwm_ros.contract import parse_contract
+from smwm_ros.data.ingest import ingest as many
 from smwm_ros.data.ingest import part
 from smwm_ros.data.ingest.find import find_bags
 from smwm_ros.data.ingest.ingest import ingest
@@ -76,8 +77,11 @@ def test_where_no_bag_is_the_message_says_so(tmp_path: Path, place: str) -> None
 # At the same time
 
 
-def test_the_store_does_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
+def test_the_store_does_not_depend_on_the_number_of_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Processes finish in any order; the episodes are in that of the bags."""
+    monkeypatch.setattr(many, "WORTH_PROCESSES", 0)
     bags = three(tmp_path / "bags")
     alone, together = (ingest(bags, tmp_path / f"{jobs}.h5", jobs=jobs) for jobs in (1, 2))
     assert alone.fingerprint == together.fingerprint

@@ -56,7 +56,7 @@ def ingest(
             ),
         )
     if report is not None:
-        from smwm_ros.data.ingest.html import write_quality_report
+        from smwm_ros.evaluation.quality_report import write_quality_report
 
         write_quality_report(result, report)
     for item in result.bags:
@@ -75,36 +75,32 @@ def ingest(
 
 def _bags(result: IngestReport) -> Table:
     table = Table(title="bags")
-    for name in ("bag", "episodes", "frames", "Hz", "p50 ms", "p99 ms", "dropped", "splits", "action known"):
+    for name in ("bag", "ep.", "frames", "Hz", "p99 ms", "dropped", "splits", "known %", "frozen"):
         table.add_column(name, justify="left" if name == "bag" else "right")
-    table.add_column("frozen (moving)", justify="right")
     for bag in result.bags:
         table.add_row(
-            escape(bag.bag),
+            escape(Path(bag.bag).name),
             *(f"{count}" for count in (bag.episodes, bag.frames)),
-            *(f"{value:.4g}" for value in (bag.rate, bag.p50_ms, bag.p99_ms)),
+            *(f"{value:.4g}" for value in (bag.rate, bag.p99_ms)),
             *(f"{count}" for count in (bag.drops, bag.splits)),
-            f"{100 * bag.known:.1f} %",
-            f"{bag.frozen} ({bag.frozen_moving})",
+            f"{100 * bag.known:.3g}",
+            f"{bag.frozen}",
         )
     return table
 
 
 def _episodes(result: IngestReport) -> Table:
     table = Table(title="episodes")
-    for name in ("", "rows", "s", "Hz", "p50 ms", "p99 ms", "max ms", "missing", "frozen (moving)"):
+    for name in ("", "rows", "Hz", "p50 ms", "p99 ms", "max ms", "frozen"):
         table.add_column(name, justify="right")
     for name in ("outcome", "ended by"):
         table.add_column(name)
     quality = (episode for bag in result.bags for episode in bag.quality)
     for number, episode in enumerate(quality):
         table.add_row(
-            f"{number}",
-            f"{episode.rows}",
-            *(f"{v:.4g}" for v in (episode.seconds, episode.rate, episode.p50_ms, episode.p99_ms)),
-            f"{episode.max_ms:.4g}",
-            f"{episode.missing}",
-            f"{episode.frozen} ({episode.frozen_moving})",
+            *(f"{count}" for count in (number, episode.rows)),
+            *(f"{v:.4g}" for v in (episode.rate, episode.p50_ms, episode.p99_ms, episode.max_ms)),
+            f"{episode.frozen}",
             escape(" ".join(filter(None, (("", "success", "failure")[episode.outcome], episode.label)))),
             episode.ended,
         )

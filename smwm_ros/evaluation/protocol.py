@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from smwm_ros.data.images import model_input
 from smwm_ros.errors import ConfigError
 from smwm_ros.tasks.base import RobotTask
-from smwm_ros.tasks.exploration import ColouredNoise
+from smwm_ros.tasks.exploration import make_policy
+from smwm_ros.tasks.noise import ColouredNoise
 
 if TYPE_CHECKING:
     from smwm_ros.models.checkpoint import Checkpoint
@@ -96,7 +97,7 @@ def draw_pairs(task: RobotTask, count: int, offset: int, seed: int) -> Pairs:
                 f"{solved} of {solved + len(pairs)} pairs drawn {offset} ticks apart are solved at the "
                 "start; choose a larger --offset"
             )
-        policy = ColouredNoise(task.contract, generator)
+        policy = make_policy(task.contract, generator, lambda: task.state)
         task.reset(seed=int(generator.integers(2**31)))
         for _ in range(int(generator.integers(WARM_UP))):
             task.advance(policy.next(), task.contract.period)
@@ -147,7 +148,7 @@ def run_planner(
 
 
 def run_random(task: RobotTask, problems: Pairs, seed: int = 0) -> Rollouts:
-    """Let the exploration policy, which knows no goal, work on each pair: the floor."""
+    """Let coloured noise, which knows neither goal nor state, work on each pair: the floor."""
     policy = ColouredNoise(task.contract, np.random.default_rng([seed, 1]))
     trajectories = []
     for pair in problems.pairs:

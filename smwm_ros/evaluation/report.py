@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import jinja2
-import markupsafe
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-GOOD, BAD, SOFT = "#0f9d6b", "#d1495b", "#98a2b3"
+from smwm_ros.evaluation.page import BAD, GOOD, SOFT, base64_of, svg, write_page
+
 PICTURE_SIDE = 192
 """Pixels; smaller pictures are scaled up smoothly, as browsers would blur or block them."""
 
@@ -80,13 +76,14 @@ class Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Write a report as one HTML file, all or nothing."""
-    template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    html = environment.from_string(template).render(
+    write_page(
+        path,
+        "report.html.j2",
+        title=report.title,
         report=report,
-        video=_base64(report.video.read_bytes()) if report.video else "",
-        success_plot=_svg(plot_rates(report.rates)),
-        distance_plot=_svg(plot_errors(report.goals, report.period, report.unit)),
+        video=base64_of(report.video.read_bytes()) if report.video else "",
+        success_plot=svg(plot_rates(report.rates)),
+        distance_plot=svg(plot_errors(report.goals, report.period, report.unit)),
         goals=[
             {
                 "name": goal.name,
@@ -104,10 +101,6 @@ def write_report(report: Report, path: Path) -> None:
             for goal in report.goals
         ],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
 
 
 def plot_rates(rates: Sequence[Rate]) -> Figure:
@@ -148,22 +141,7 @@ def plot_errors(goals: Sequence[GoalTrace], period: float, unit: str) -> Figure:
     return figure
 
 
-def _svg(figure: Figure) -> markupsafe.Markup:
-    """Draw a figure as inline SVG whose black is the page's text colour, so that it fits a dark page."""
-    buffer = io.StringIO()
-    # Text stays text, and the same figure gives the same file twice.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "smwm", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
-    return markupsafe.Markup(svg.replace("<text ", '<text fill="currentColor" '))
-
-
 def _png(picture: NDArray[np.uint8]) -> str:
     side = max(PICTURE_SIDE, *picture.shape[:2])
     large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
-    return _base64(cv2.imencode(".png", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
+    return base64_of(cv2.imencode(".png", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -29,6 +29,8 @@ from smwm_ros.errors import DataError, SmwmError
 RECORDS = "ingested"
 """Name of the bags' records in what the store says of its source."""
 READING, WRITING = "reading messages", "writing bytes"
+WORTH_PROCESSES = 1 << 26
+"""Bytes of bags from which on starting processes for them pays."""
 
 Episodes = dict[tuple[str, str], range]
 """Where the episodes of bags are in a store, by how and what was read."""
@@ -132,7 +134,8 @@ def _read(
     progress: Progress | None,
 ) -> dict[Path, Record]:
     """Make the parts that are missing."""
-    processes = max(1, min(jobs, len(todo)))
+    small = sum(sum(bag.looks.sizes) for bag in todo) < WORTH_PROCESSES
+    processes = 1 if small else max(1, min(jobs, len(todo)))
     threads = jobs // processes
     work = [
         Job(
