@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import re
+import resource
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -155,6 +160,47 @@ def test_neither_workers_nor_layout_change_the_result(
         fed = train(store, "smwm", quiet(5, config, workers=2), tmp_path / "fed")
     assert fed.identity == plain.identity
     assert 0 < fed.data_wait_percent < 100
+
+
+def test_a_store_larger_than_memory(contract: Contract, config: ModelConfig, tmp_path: Path) -> None:
+    """Windows of 768 MB of images train in 300 MB; they were once read into memory, all of them."""
+    path, rows, length = tmp_path / "large.h5", 1_000_000, 2000
+    with EpisodeWriter(path, contract) as writer:
+        writer.append(
+            {"pixels": np.zeros((2, SIZE, SIZE, 3), np.uint8), "action": np.array([[0, 0], [np.nan] * 2])}
+        )
+    actions = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
+    actions[length - 1 :: length] = np.nan
+    with h5py.File(path, "r+") as file:
+        for name in ("pixels", "action", "ep_len", "ep_offset"):
+            del file[name]
+        sparse = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        sparse.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        sparse.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = h5py.h5s.create_simple((rows, SIZE, SIZE, 3))
+        h5py.h5d.create(file.id, b"pixels", h5py.h5t.NATIVE_UINT8, shape, sparse)
+        file["action"] = actions
+        file["ep_len"] = np.full(rows // length, length)
+        file["ep_offset"] = np.arange(0, rows, length)
+        del file.attrs["episode_facts"]
+
+    def child(answer: Any) -> None:
+        used = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+        resource.setrlimit(resource.RLIMIT_DATA, (used + 300_000_000,) * 2)
+        try:
+            with EpisodeStore(path) as store:
+                windows, _ = load_windows(store, config, seed=0)
+                answer.send([tuple(part.shape) for part in next(iter(Feed(windows, 32, 0, range(1))))])
+        except BaseException as error:
+            answer.send(repr(error))
+
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe()
+    process = context.Process(target=child, args=(sender,))
+    process.start()
+    assert receiver.poll(60)
+    assert receiver.recv() == [(32, 3, 1, SIZE, SIZE, 3), (32, 2, 2, 2)]
+    process.join(10)
 
 
 def test_resuming_is_exact(store_path: Path, config: ModelConfig, tmp_path: Path) -> None:
