@@ -49,7 +49,7 @@ def summarise(store: EpisodeStore) -> dict[str, Any]:
         "outcomes": {name: sum(f.outcome == number for f in facts) for number, name in enumerate(OUTCOMES)},
         "labels": dict(Counter(f.label for f in facts if f.label)),
         "origins": dict(Counter(f.origin for f in facts if f.origin)),
-        "source": store.source,
+        "source": _for_people(store.source),
     }
 
 
@@ -74,3 +74,10 @@ def _layout(column: h5py.Dataset) -> str:
     filters = column.id.get_create_plist()
     names = [filters.get_filter(i)[3].decode() for i in range(filters.get_nfilters())]
     return " ".join(["chunked", *names])
+
+
+def _for_people(source: Any) -> Any:
+    """Leave out what ingest notes of every bag, so as not to read it again."""
+    if isinstance(source, dict):
+        return {key: _for_people(value) for key, value in source.items() if key != "ingested"}
+    return [_for_people(item) for item in source] if isinstance(source, list) else source
