@@ -93,3 +93,39 @@ def windows(
     with console.status("reading windows ..."):
         figures = bench_windows(rows, frameskip, repeats, seconds, peer_python)
     show_result(figures, as_json, "windows")
+
+
+@app.command()
+def record(
+    seconds: Annotated[float, typer.Option(min=5.0, help="To record a camera at 30 Hz.")] = 300.0,
+    folder: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="For the bag, 27 MB for each second; it is removed again.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What recording costs, and the rate at which messages begin to be lost."""
+    from smwm_ros.cli.bench_record import bench_record
+
+    with progress_bar() as bar:
+        shown = bar.add_task("recording (s)", total=round(seconds))
+        figures = bench_record(seconds, folder, lambda done: bar.update(shown, completed=round(done)))
+    show_result(figures, as_json, "recorder")
+
+
+@app.command("fuzz-bags")
+def fuzz_bags(
+    count: Annotated[int, typer.Option(min=1, help="Damaged bags.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the damage.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Damage bags at random, and see what reader, recovery and ingest make of them."""
+    from smwm_ros.cli.bench_fuzz import bench_fuzz
+
+    with progress_bar() as bar:
+        shown = bar.add_task("damaged bags", total=count)
+        report = bench_fuzz(
+            count, seed=seed, workers=workers, progress=lambda done: bar.update(shown, completed=done)
+        )
+    show_result(report.to_json(), as_json, "damaged bags")

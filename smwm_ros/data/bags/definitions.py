@@ -18,6 +18,7 @@ from smwm_ros.errors import DataError
 TYPE_NAME = re.compile(r"[A-Za-z]\w*(/(msg|srv|action))?/[A-Za-z]\w*")
 LONGEST = 2**18
 """Characters of a definition; the largest ones of ROS have some ten thousand."""
+MOST_LINES = 10_000
 MOST_ITEMS = 4096
 """Fields, and items of arrays of fixed length: code is made for each of them."""
 IDL_SEPARATOR = "=" * 80 + "\n"
@@ -53,8 +54,8 @@ def types_of(kind: str, definition: MessageDefinition) -> Typestore:
         return message_types()
     if not TYPE_NAME.fullmatch(kind):
         raise DataError(f"{kind!r} is no name of a message type")
-    if len(definition.data) > LONGEST:
-        raise DataError(f"the definition of {kind} has {len(definition.data)} characters")
+    if len(definition.data) > LONGEST or definition.data.count("\n") > MOST_LINES:
+        raise DataError(f"the definition of {kind} in the bag is absurdly long")
     types = get_typestore(Stores.EMPTY)
     try:
         parsed = _parse(kind, definition)
@@ -70,6 +71,33 @@ def types_of(kind: str, definition: MessageDefinition) -> Typestore:
             f"the definition of {kind} in the bag cannot be used: {str(error)[:200] or type(error).__name__}"
         ) from error
     return types
+
+
+def lacking(kind: str, definition: MessageDefinition) -> str:
+    """
+    Compare a definition with the known one of the same name.
+
+    Returns:
+        The first field that is known and is not the same there, such as ``header.stamp``; empty if all
+        are. More fields are no fault: a later distribution may have added them.
+
+    Raises:
+        DataError: see :func:`deserializer`.
+    """
+    known, there = message_types().fielddefs, types_of(kind, definition).fielddefs
+    todo = [(kind, "")]
+    while todo:
+        name, prefix = todo.pop()
+        fields = dict(there[name][1]) if name in there else {}
+        for field, description in known[name][1] if name in known else ():
+            if fields.get(field) != description:
+                return prefix + field
+            inner = (
+                description[1][0] if description[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE) else description
+            )
+            if inner[0] == Nodetype.NAME:
+                todo.append((str(inner[1]), f"{prefix}{field}."))
+    return ""
 
 
 def _parse(kind: str, definition: MessageDefinition) -> Typesdict:

@@ -12,6 +12,7 @@ import os
 from binascii import crc32
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -270,34 +271,41 @@ class McapReader:
 
     def _search(self, at: int, end: int) -> int | None:
         """Find the next record that is beyond doubt."""
+        found = self._find(at, end, self._is_chunk)
+        if found is None and not any(block.chunk for block in self.blocks):
+            # A file without chunks. Elsewhere what looks like a message would be one of a damaged chunk.
+            found = self._find(at, end, self._is_message)
+        return found
+
+    def _find(self, at: int, end: int, accept: Callable[[int, int], bool]) -> int | None:
         while at < end:
             window = self._bytes(at, min(end, at + WINDOW))
             found = mcap.CANDIDATE.search(window)
             while found:
-                if self._is_record(at + found.start(), end):
-                    return at + found.start()
+                with suppress(Damaged):
+                    if accept(at + found.start(), end):
+                        return at + found.start()
                 found = mcap.CANDIDATE.search(window, found.start() + 1)
             if at + len(window) >= end:
                 break
             at += len(window) - GLANCE
         return None
 
-    def _is_record(self, at: int, end: int) -> bool:
-        try:
-            opcode, length, head = self._judge(at, end)
-            if opcode == mcap.CHUNK:
-                mcap.parse_chunk_head(head, at, length)
-            if opcode == mcap.MESSAGE:
-                number = int.from_bytes(head[:2], "little")
-                known = number in self._topics.channels or number in self._spare.channels
-                if not known or any(block.chunk for block in self.blocks):
-                    return False
-                following = at + HEAD.size + length
-                if following < end:
-                    self._judge(following, end)
-        except Damaged:
+    def _is_chunk(self, at: int, end: int) -> bool:
+        """Tell whether a chunk or its index begins there."""
+        opcode, length, head = self._judge(at, end)
+        if opcode == mcap.CHUNK:
+            mcap.parse_chunk_head(head, at, length)
+        return opcode in (mcap.CHUNK, mcap.MESSAGE_INDEX)
+
+    def _is_message(self, at: int, end: int) -> bool:
+        """Tell whether a message of a known topic begins there, and then another record."""
+        opcode, length, head = self._judge(at, end)
+        number = int.from_bytes(head[:2], "little")
+        if opcode != mcap.MESSAGE or not (number in self._topics.channels or number in self._spare.channels):
             return False
-        return True
+        following = at + HEAD.size + length
+        return following == end or bool(self._judge(following, end))
 
     def _verify(self) -> None:
         """Read all blocks, and take out those that cannot be read."""

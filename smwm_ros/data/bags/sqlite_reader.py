@@ -36,6 +36,8 @@ STEPS_PER_BYTE = 50
 """Instructions of SQLite's machine that a sound file needs at most; a damaged one may lead in circles."""
 STEPS_AT_LEAST = 10**7
 STEPS_AT_ONCE = 10**5
+SMALLEST_PAGE = 512
+"""Bytes; there cannot be more damaged places than pages."""
 LARGEST_NUMBER = 2**62
 """Above the number of any row that was written."""
 
@@ -196,6 +198,8 @@ class SqliteReader:
                     "ORDER BY rowid",
                     (following,),
                 ):
+                    if row < following:
+                        raise sqlite3.DatabaseError("rows lie out of order")
                     following = row + 1
                     if number not in self._channels or not isinstance(data, bytes) or not _is_stamp(stamp):
                         bad += 1
@@ -207,7 +211,7 @@ class SqliteReader:
             except sqlite3.DatabaseError as error:
                 gaps += 1
                 damage = str(error)
-                beyond = self._beyond(following)
+                beyond = self._beyond(following) if gaps <= self.size // SMALLEST_PAGE else None
                 if beyond is None:
                     break
                 following = beyond

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smwm_ros.contract import Contract, parse_contract
+from smwm_ros.data.bags.definitions import lacking
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.errors import DataError
 
@@ -63,6 +64,12 @@ def find_topic(bag: BagReader, topic: str, kind: str, namespace: str = "") -> st
         raise DataError(
             f"{bag.path}: {found[0]} has the type {bag.topics[found[0]]}, but {kind} is expected; "
             "correct the contract"
+        )
+    lacked = lacking(kind, bag.channel(found[0]).definition)
+    if lacked:
+        raise DataError(
+            f"{bag.path}: in this bag, {kind} ({found[0]}) is defined otherwise than in ROS 2: "
+            f"{lacked} is missing or of another type"
         )
     return found[0]
 
