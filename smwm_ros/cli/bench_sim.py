@@ -10,7 +10,7 @@ import numpy as np
 
 from smwm_ros.resources import find_contract
 from smwm_ros.tasks import make_task
-from smwm_ros.tasks.exploration import ColouredNoise
+from smwm_ros.tasks.noise import ColouredNoise
 
 REPEATS = 5
 

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from smwm_ros.cli import bag, bench, data, environment, store
+from smwm_ros.cli.collect import collect
 from smwm_ros.cli.demo import demo
 from smwm_ros.cli.doctor import doctor
 from smwm_ros.cli.eval import evaluate
@@ -40,6 +41,7 @@ app.command()(doctor)
 app.command()(up)
 app.command()(goal)
 app.command()(data.record)
+app.command()(collect)
 app.command()(ingest)
 app.command()(play)
 app.command()(train)

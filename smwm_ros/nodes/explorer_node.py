@@ -1,4 +1,4 @@
-"""Moves the robot by coloured noise, to record training data."""
+"""Moves the robot as its task's exploration policy says, to record training data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.task import Future
+from sensor_msgs.msg import JointState
 
 from smwm_ros.messages import from_time, image_type, to_time
 from smwm_ros.msg import Plan
@@ -16,7 +17,7 @@ from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, SENSOR_RELIABILITY, P
 from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import NEWEST, sensor
 from smwm_ros.srv import Reset
-from smwm_ros.tasks.exploration import ColouredNoise
+from smwm_ros.tasks.exploration import POLICIES, make_policy
 
 MODEL = "explorer"
 LOOK = 0.1
@@ -30,6 +31,9 @@ class ExplorerNode(SmwmNode):
     With ``lock_step`` the simulator is reset with the next seed before every episode. Otherwise
     nothing marks where one episode ends and the next begins: only the images are counted. After the
     last episode the node ends, with exit code 0.
+
+    A policy that looks at the state gets it from the joint states, which a simulator sends of all that
+    moves, in the task's order and with the image's stamp. Other policies look at the images' stamps only.
     """
 
     parameters = (
@@ -44,26 +48,19 @@ class ExplorerNode(SmwmNode):
         ),
         Param(name="episodes", default=0, low=0, description="Episodes until the node ends; 0: never."),
         Param(name="episode_ticks", default=200, low=2, description="Images in each episode."),
-        Param(
-            name="correlation_time",
-            default=0.5,
-            low=0.01,
-            description="Seconds for which the noise keeps a direction; see ColouredNoise.",
-        ),
     )
 
     def set_up(self) -> None:
         """Make topics and noise."""
         contract = self.read_contract()
-        self._noise = ColouredNoise(
-            contract,
-            np.random.default_rng(self.value("seed")),
-            correlation_time=self.value("correlation_time"),
-        )
+        self._policy = make_policy(contract, np.random.default_rng(self.value("seed")), lambda: self._state)
         self._plan = Plan(model=MODEL, period=contract.period, action_size=contract.action.size, execute=1)
         self._plans = self.create_publisher(Plan, "plan", NEWEST)
         profile = sensor(self.value("sensor_reliability"))
         self.listen(image_type(contract), contract.observation.image.topic, self._on_image, profile)
+        self._senses = contract.task in POLICIES
+        if self._senses:
+            self.listen(JointState, contract.observation.joints.topic, self._on_joints, profile)
         self._lock_step = self.value("lock_step")
         if self._lock_step:
             self._resets = self.create_client(Reset, "sim/reset")
@@ -76,15 +73,28 @@ class ExplorerNode(SmwmNode):
         # Stamp of the episode's first image; in lock-step None until the simulator has told it.
         self._begin = None if self._lock_step else 0
         self._newest = 0
+        self._sensed = 0
+        self._state = np.empty(0)
         self._resetting = False
 
     def _on_image(self, message: Any) -> None:
         self._newest = from_time(message.header.stamp)
         self._answer()
 
+    def _on_joints(self, message: JointState) -> None:
+        self._sensed = from_time(message.header.stamp)
+        self._state = np.concatenate([message.position, message.velocity])
+        self._answer()
+
     def _answer(self) -> None:
-        """Answer the newest image. It may come before or after the reset's response, so both call this."""
+        """
+        Answer the newest image, once all is there that the policy needs.
+
+        Image, state and the reset's response may come in any order, so all of them call this.
+        """
         if self._begin is None or self._newest < self._begin:
+            return
+        if self._senses and self._sensed != self._newest:
             return
         # The simulator shows an image again when the answer did not get through: then answer again.
         if self._newest != from_time(self._plan.header.stamp):
@@ -92,7 +102,7 @@ class ExplorerNode(SmwmNode):
             if self._images == self.value("episode_ticks") and not self._next_episode():
                 return
             self._plan.header.stamp = self._plan.evidence = to_time(self._newest)
-            self._plan.actions = array("d", self._noise.next())
+            self._plan.actions = array("d", self._policy.next())
         self._plan.sequence += 1
         self._plans.publish(self._plan)
 
@@ -124,7 +134,7 @@ class ExplorerNode(SmwmNode):
             self.get_logger().error(f"the simulator could not be reset: {response.message}")
             self.finish(1)
             return
-        self._noise.reset()
+        self._policy.reset()
         self._begin = from_time(response.stamp)
         self._answer()
 

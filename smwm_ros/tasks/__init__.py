@@ -12,13 +12,14 @@ from smwm_ros.tasks.base import CameraInfo, RobotTask
 
 __all__ = ["CameraInfo", "RobotTask", "make_task"]
 
-gymnasium.register(
-    "smwm/Reacher-v0",
-    entry_point="smwm_ros.tasks.reacher:Reacher",
-    # The task checks its own input, and the checker's second look costs a tenth of a step.
-    disable_env_checker=True,
-    order_enforce=False,
-)
+for _name, _place in (("Reacher", "reacher"), ("TwoRoom", "two_room")):
+    gymnasium.register(
+        f"smwm/{_name}-v0",
+        entry_point=f"smwm_ros.tasks.{_place}:{_name}",
+        # The task checks its own input, and the checker's second look costs a tenth of a step.
+        disable_env_checker=True,
+        order_enforce=False,
+    )
 
 
 def make_task(contract: Contract, **options: Any) -> RobotTask:

@@ -2,101 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
 from smwm_ros.tasks.base import RobotTask
+from smwm_ros.tasks.noise import ColouredNoise
+from smwm_ros.tasks.scripted import Sense, Travel
+
+__all__ = ["POLICIES", "ColouredNoise", "Policy", "collect", "make_policy"]
 
 Episode = dict[str, NDArray[Any]]
 
 
-class ColouredNoise:
-    """
-    An exploration policy: coloured noise, independent in each action dimension.
-
-    Each dimension follows an Ornstein-Uhlenbeck process with the given correlation time, sampled
-    exactly at the control rate: its spectrum is flat up to 1/(2 pi correlation_time) and falls with
-    the square of the frequency above. White noise of the same power would average out within a few
-    ticks and leave the robot where it started; this one keeps a direction long enough to cross the joint
-    space, yet passes through every speed. The values are scaled to the contract's range and clipped to
-    it, so that a part of the time (16 % at the default spread) is spent at the very limits, where
-    a planner's actions often lie too; then the change per tick is bounded by ``max_change``.
-    """
-
-    def __init__(
-        self,
-        contract: Contract,
-        generator: np.random.Generator,
-        *,
-        correlation_time: float = 0.5,
-        spread: float = 0.7,
-    ) -> None:
-        """
-        Start the process.
-
-        Args:
-            contract: limits and rate.
-            generator: the only source of randomness.
-            correlation_time: seconds after which the correlation has fallen to 1/e.
-            spread: standard deviation before clipping, as a share of half the range.
-        """
-        action = contract.action
-        self._low, self._high = action.low, action.high
-        self._largest_change = action.max_change * contract.period
-        self._spread = spread
-        self._memory = np.exp(-contract.period / correlation_time)
-        self._generator = generator
-        self.reset()
+class Policy(Protocol):
+    """An exploration policy: what the explorer node and in-process collection need of one."""
 
     def reset(self) -> None:
-        """Forget the past, for a new episode: the next action is an independent draw."""
-        self._noise = self._generator.standard_normal(len(self._low))
-        self._last: NDArray[np.float64] | None = None
+        """Forget the past, for a new episode."""
 
     def next(self) -> NDArray[np.float64]:
         """Return the action of the next tick, shape (A,), in the contract's units."""
-        middle, half = (self._high + self._low) / 2, (self._high - self._low) / 2
-        action = np.clip(middle + half * self._spread * self._noise, self._low, self._high)
-        if self._last is not None:
-            change = np.clip(action - self._last, -self._largest_change, self._largest_change)
-            action = np.clip(self._last + change, self._low, self._high)
-        fresh = self._generator.standard_normal(len(self._low))
-        self._noise = self._memory * self._noise + np.sqrt(1 - self._memory**2) * fresh
-        self._last = action
-        return action
 
 
-def collect(
-    task: RobotTask,
-    policy: ColouredNoise,
-    episodes: int,
-    length: int,
-    seed: int,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Episode]:
+POLICIES: Mapping[str, Callable[[Contract, np.random.Generator, Sense], Policy]] = {
+    "smwm/TwoRoom-v0": Travel,
+}
+"""Of the tasks that noise alone does not explore; by gymnasium id."""
+
+
+def make_policy(contract: Contract, generator: np.random.Generator, sense: Sense) -> Policy:
     """
-    Run a policy in the simulation, in-process.
+    Return the robot's exploration policy: the one for its task, or else coloured noise.
+
+    Args:
+        contract: the robot.
+        generator: the only source of randomness.
+        sense: gives the task's present state, shape (S,); called from ``next`` only, and by some
+            policies not at all.
+    """
+    scripted = POLICIES.get(contract.task or "")
+    return ColouredNoise(contract, generator) if scripted is None else scripted(contract, generator, sense)
+
+
+def collect(task: RobotTask, episodes: Iterable[int], length: int, seed: int) -> Iterator[Episode]:
+    """
+    Run the exploration policy in the simulation, in-process.
+
+    An episode depends on the seed and on its own number alone, so that several processes that
+    share the numbers gather what one would.
 
     Args:
         task: the robot.
-        policy: what moves it; its generator goes on from episode to episode.
-        episodes: how many.
+        episodes: their numbers.
         length: T, images in each.
-        seed: episode e is reset with seed + e.
-        progress: called after every episode with the number done.
+        seed: of them all.
 
     Yields:
         ``pixels`` uint8 (T, height, width, 3); ``action`` float32 (T, A), where row t is applied
         from image t to image t+1 and the last row is NaN; ``state`` float64 (T, S) and ``joints``
         float64 (T, J), both at the time of the image.
     """
-    for episode in range(episodes):
-        observation, info = task.reset(seed=seed + episode)
-        policy.reset()
+    for episode in episodes:
+        generator = np.random.default_rng([seed, episode])
+        policy = make_policy(task.contract, generator, lambda: task.state)
+        observation, info = task.reset(seed=int(generator.integers(2**31)))
         rows = [(observation["pixels"], info["state"], observation["joints"])]
         actions = []
         for _ in range(length - 1):
@@ -106,5 +79,3 @@ def collect(
         actions.append(np.full(task.contract.action.size, np.nan))
         pixels, state, joints = (np.stack(column) for column in zip(*rows, strict=True))
         yield {"pixels": pixels, "action": np.array(actions, np.float32), "state": state, "joints": joints}
-        if progress is not None:
-            progress(episode + 1)

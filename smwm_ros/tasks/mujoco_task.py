@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,16 @@ from smwm_ros.tasks.gl import make_renderer, mujoco
 SUPERSAMPLING = 2
 
 
+def load_model(name: str) -> mujoco.MjSpec:
+    """Read one of the models that lie beside this file."""
+    return mujoco.MjSpec.from_file(str(Path(__file__).with_name(f"{name}.xml")))
+
+
 class MujocoTask(RobotTask):
     """
     A robot whose state is MuJoCo's (qpos, qvel) and whose actuators take the action as it is.
+
+    All joints have one degree of freedom; the state is their positions, then their velocities.
 
     The model must have a camera called ``top`` and one actuator per action dimension; its joints
     are those of the contract (all of the model's, when the contract names none).
@@ -54,6 +62,7 @@ class MujocoTask(RobotTask):
                 f"'{contract.name}' lists {contract.action.size} under action.dimensions"
             )
         known = [joint.name for joint in spec.joints]
+        self._state_names = (*known, *(f"{name}_velocity" for name in known))
         if unknown := [name for name in self._joint_names if name not in known]:
             raise SimulationError(
                 f"the task '{contract.task}' has the joints {known}; the contract of '{contract.name}' "
@@ -79,6 +88,11 @@ class MujocoTask(RobotTask):
     @override
     def joint_velocities(self) -> NDArray[np.float64]:
         return self.data.qvel[self._qvel_rows]
+
+    @property
+    @override
+    def state_names(self) -> tuple[str, ...]:
+        return self._state_names
 
     @property
     @override

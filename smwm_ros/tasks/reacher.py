@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import override
@@ -12,8 +10,7 @@ from smwm_ros.contract import Contract
 from smwm_ros.errors import SimulationError
 from smwm_ros.resources import find_contract
 from smwm_ros.tasks.distractors import Distractors
-from smwm_ros.tasks.gl import mujoco
-from smwm_ros.tasks.mujoco_task import MujocoTask
+from smwm_ros.tasks.mujoco_task import MujocoTask, load_model
 
 ELBOW_LIMIT = 2.6
 """rad to either side, as in reacher.xml."""
@@ -48,15 +45,10 @@ class Reacher(MujocoTask):
         """
         super().__init__(
             contract or find_contract("reacher"),
-            mujoco.MjSpec.from_file(str(Path(__file__).with_name("reacher.xml"))),
+            load_model("reacher"),
             # In view, and lower than the links.
             Distractors(reach=0.3, height=0.01) if distractors else None,
         )
-
-    @property
-    @override
-    def state_names(self) -> tuple[str, ...]:
-        return ("shoulder", "elbow", "shoulder_velocity", "elbow_velocity")
 
     @override
     def check_state(self, state: ArrayLike) -> NDArray[np.float64]:
