@@ -100,6 +100,8 @@ def play(
                 bar.update(shown, description=what, completed=at, total=length, place=place)
 
         result = run(parameters, arguments, look)
+        if not result["interrupted"]:
+            bar.update(shown, completed=1, total=1)
     show_result(result, as_json, "smwm play")
     if result["interrupted"]:
         raise KeyboardInterrupt

@@ -65,7 +65,7 @@ class PlaybackReport:
     rounds: int
     """Times the bag was begun."""
     seconds: float
-    """Steady time since the first beginning."""
+    """Steady time from the first beginning to the end, or until now."""
     worst_lateness: float
     """Seconds by which a message was sent after it was due."""
     median_lateness: float
@@ -147,7 +147,7 @@ class Playback:
         self._timeline = Timeline(settings.rate)
         self._next_tick = math.inf
         self._stopped = self._hold = False
-        self._began = math.nan
+        self._began = self._ended = math.nan
         self._counts: Counter[str] = Counter()
         self.rounds = 0
         """Times the bag was begun."""
@@ -163,23 +163,10 @@ class Playback:
             DataError: the bag is damaged; what comes before the damage was sent.
         """
         self._began = self._clock.now()
-        with ReadAhead(self._items, _size) as items:
-            for item in items:
-                if isinstance(item, _Begin):
-                    self._begin(item)
-                    continue
-                if isinstance(item, _Silence):
-                    if not self._wait(item.until):
-                        return
-                    continue
-                topic, due, self._received, data = item
-                if not self._wait(due):
-                    return
-                late = self._clock.now() - self._timeline.due(due)
-                self._send(topic, data)
-                self._counts[topic] += 1
-                self._lateness.append(late)
-                self._worst = max(self._worst, late)
+        try:
+            self._play()
+        finally:
+            self._ended = self._clock.now()
 
     def stop(self) -> None:
         """Let ``run`` return."""
@@ -210,10 +197,34 @@ class Playback:
         return PlaybackReport(
             messages=dict(self._counts),
             rounds=self.rounds,
-            seconds=self._clock.now() - self._began if self.rounds else 0.0,
+            seconds=self._seconds(),
             worst_lateness=self._worst,
             median_lateness=float(np.median(lateness)) if lateness else 0.0,
         )
+
+    def _play(self) -> None:
+        with ReadAhead(self._items, _size) as items:
+            for item in items:
+                if isinstance(item, _Begin):
+                    self._begin(item)
+                    continue
+                if isinstance(item, _Silence):
+                    if not self._wait(item.until):
+                        return
+                    continue
+                topic, due, self._received, data = item
+                if not self._wait(due):
+                    return
+                late = self._clock.now() - self._timeline.due(due)
+                self._send(topic, data)
+                self._counts[topic] += 1
+                self._lateness.append(late)
+                self._worst = max(self._worst, late)
+
+    def _seconds(self) -> float:
+        if math.isnan(self._began):
+            return 0.0
+        return (self._clock.now() if math.isnan(self._ended) else self._ended) - self._began
 
     def _items(self) -> Generator[_Item, None, None]:
         """Yield everything that is to be done, round by round."""
