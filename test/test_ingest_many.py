@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -204,6 +205,20 @@ def test_a_killed_ingest_goes_on_where_it_was(tmp_path: Path) -> None:
     assert names(report) == ["bag_7"]
     assert report.fingerprint == ingest(bags, tmp_path / "fresh.h5", jobs=1).fingerprint
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["bags", "fresh.h5", "store.h5"]
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When memory runs out, the kernel ends a process without a word; waiting for it would take for ever."""
+    monkeypatch.setattr(many, "WORTH_PROCESSES", 0)
+    bags, out = three(tmp_path / "bags"), tmp_path / "store.h5"
+
+    def kill(*_: object) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(DataError, match="fewer --jobs"):
+        ingest(bags, out, jobs=2, progress=kill)
+    assert ingest(bags, out, jobs=1).total("frames") == 18
 
 
 def test_bad_bags_are_all_named_and_the_good_ones_kept(tmp_path: Path) -> None:
