@@ -219,6 +219,10 @@ def _written(path: Path, fingerprint: str, store: EpisodeStore, numbers: NDArray
     }
 
 
+def _short(text: str, length: int = 200) -> str:
+    return text if len(text) <= length else f"{text[:length]} … (all with --json)"
+
+
 def _column(column: Mapping[str, Any]) -> str:
     row = " x ".join(map(str, column["row"])) or "1"
     return f"{row} {column['type']}, {column['layout']}, {column['bytes'] / 1e6:.1f} MB"
