@@ -7,6 +7,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -241,8 +242,11 @@ class Playback:
             yield message
 
     def _round(self) -> Iterator[_Item]:
+        messages = self._messages()
+        # To open a bag takes a while: its time begins when the first message is there.
+        head = list(islice(messages, 1))
         yield _Begin(self.first, round=True)
-        for topic, received, data in self._messages():
+        for topic, received, data in chain(head, messages):
             yield topic, received, received, data
         yield _Silence(max(self.last, self._least_end(self.first)))
 
