@@ -101,7 +101,7 @@ def play(
 
         result = run(parameters, arguments, look)
         if not result["interrupted"]:
-            bar.update(shown, completed=1, total=1)
+            bar.update(shown, completed=1, total=1, place="")
     show_result(result, as_json, "smwm play")
     if result["interrupted"]:
         raise KeyboardInterrupt
