@@ -92,6 +92,7 @@ def _with_stand_in(description: Recorded, given: dict[str, str]) -> list[Process
             module=f"smwm_ros.nodes.{node.options['executable']}",
             parameters={key: value.arguments[0] for key, value in node.options["parameters"][0].items()},
             namespace=node.options["namespace"],
+            environment=node.options["additional_env"],
         )
         for node in nodes
     ]
@@ -99,6 +100,7 @@ def _with_stand_in(description: Recorded, given: dict[str, str]) -> list[Process
 
 def _with_real(description: Any, given: dict[str, str]) -> list[ProcessSpec]:
     from launch import LaunchContext  # noqa: PLC0415
+    from launch.utilities import perform_substitutions  # noqa: PLC0415
     from launch_ros.utilities import evaluate_parameters  # noqa: PLC0415
 
     context = LaunchContext()
@@ -109,8 +111,18 @@ def _with_real(description: Any, given: dict[str, str]) -> list[ProcessSpec]:
             node._perform_substitutions(context)
             name = node.node_name.rpartition("/")
             parameters = evaluate_parameters(context, node._Node__parameters)[0]
+            environment = {
+                perform_substitutions(context, key): perform_substitutions(context, value)
+                for key, value in node.additional_env or []
+            }
             specs.append(
-                ProcessSpec(name[2], f"smwm_ros.nodes.{node.node_executable}", parameters, name[0][1:])
+                ProcessSpec(
+                    name[2],
+                    f"smwm_ros.nodes.{node.node_executable}",
+                    parameters,
+                    name[0][1:],
+                    environment=environment,
+                )
             )
     return specs
 

@@ -54,6 +54,7 @@ def _node(spec: ProcessSpec) -> Node:
         parameters=[
             {key: ParameterValue(value, value_type=type(value)) for key, value in spec.parameters.items()}
         ],
+        additional_env=dict(spec.environment),
         output="screen",
         on_exit=Shutdown(reason=f"{spec.name} ended"),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from rclpy.duration import Duration
@@ -202,8 +204,22 @@ class RecorderNode(SmwmNode):
         self.get_logger().info(f"{recorded.path}: recorded {counts}; {lost} messages were lost")
 
 
+def _reuse_memory() -> None:
+    """
+    Let the C library keep the memory of old messages for new ones, up to 64 MiB.
+
+    glibc would give back every image's and ask for it again: the page faults cost as much as the
+    compression.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    with suppress(AttributeError):  # another C library
+        for option in (trim_threshold, mmap_threshold):
+            ctypes.CDLL(None).mallopt(option, 64 << 20)
+
+
 def main() -> None:
     """Run the node."""
+    _reuse_memory()
     run(lambda: RecorderNode("recorder"))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
-from smwm_ros.resources import checkpoint_path, contract_path, share_directory
+from smwm_ros.resources import checkpoint_path, contract_path, large_messages, share_directory
 
 StackName = Literal["sim", "robot", "record", "explore", "perceive"]
 Value = bool | int | float | str
@@ -35,6 +35,8 @@ class ProcessSpec:
     namespace: str = ""
     ends: bool = False
     """Ends by itself, with exit code 0, when its work is done."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables to set for it, besides those that it inherits."""
 
     @property
     def executable(self) -> str:
@@ -70,6 +72,7 @@ class NodeEntry(_Part):
     stacks: Annotated[tuple[StackName, ...], Field(min_length=1)]
     needs: str | None = None
     ends: bool = False
+    large_messages: bool = False
     parameters: dict[str, Value] = {}
 
 
@@ -138,6 +141,7 @@ def describe(
             },
             namespace=str(values["namespace"]),
             ends=entry.ends,
+            environment=large_messages() if entry.large_messages else {},
         )
         for entry in entries
     ]

@@ -209,7 +209,12 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**self._environment, ADDRESS: "@" + address, "PYTHONUNBUFFERED": "1"},
+                env={
+                    **self._environment,
+                    **spec.environment,
+                    ADDRESS: "@" + address,
+                    "PYTHONUNBUFFERED": "1",
+                },
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
             )
