@@ -129,3 +129,18 @@ def fuzz_bags(
             count, seed=seed, workers=workers, progress=lambda done: bar.update(shown, completed=done)
         )
     show_result(report.to_json(), as_json, "damaged bags")
+
+
+@app.command()
+def kill(
+    rounds: Annotated[int, typer.Option(min=1, help="Kills.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of the moments.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Kill the recorder at random moments, recover its bags, and see what was lost."""
+    from smwm_ros.cli.bench_kill import bench_kill
+
+    with progress_bar() as bar:
+        shown = bar.add_task("kills", total=rounds)
+        figures = bench_kill(rounds, seed=seed, progress=lambda done: bar.update(shown, completed=done))
+    show_result(figures, as_json, "killed recorders")
