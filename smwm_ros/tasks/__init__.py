@@ -12,10 +12,16 @@ from smwm_ros.tasks.base import CameraInfo, RobotTask
 
 __all__ = ["CameraInfo", "RobotTask", "make_task"]
 
-for _name, _place in (("Reacher", "reacher"), ("TwoRoom", "two_room")):
+for _name, _place, _stiff in (
+    ("Reacher", "reacher:Reacher", None),
+    ("TwoRoom", "two_room:TwoRoom", None),
+    ("PushT", "push_t:PushT", False),
+    ("PushTStiff", "push_t:PushT", True),
+):
     gymnasium.register(
         f"smwm/{_name}-v0",
-        entry_point=f"smwm_ros.tasks.{_place}:{_name}",
+        entry_point=f"smwm_ros.tasks.{_place}",
+        kwargs={} if _stiff is None else {"stiff": _stiff},
         # The task checks its own input, and the checker's second look costs a tenth of a step.
         disable_env_checker=True,
         order_enforce=False,

@@ -138,3 +138,49 @@ class Travel(PlanarScript):
                 for x in (here * self.BEFORE_DOOR, side * self.BEFORE_DOOR):
                     yield from self._go(np.array([x, self.DOOR]), speed, 5.0, 0.05)
             yield from self._go(place, speed, 5.0, 0.05)
+
+
+class PushAround(PlanarScript):
+    """
+    For PushT: goes round the block to a side of it, and pushes through it.
+
+    The side is the one from which a push moves the block towards a place drawn near the middle, so that it
+    does not end up at the rim; the push is aimed beside the block's centre as often as at it, so that
+    it turns. A quarter of the time is noise alone.
+    """
+
+    AROUND = 0.125
+    """m from the block's centre: here the pusher does not touch it."""
+    AIM = 0.035
+    """m, standard deviation of where the push is aimed at, from the block's centre."""
+    MIDDLE, EDGE = 0.12, 0.225
+    """m: half the sides of the squares where the block is pushed to and the pusher may go."""
+
+    def _script(self) -> Steps:
+        while True:
+            if self._chance(0.25):
+                yield from self._wander(0.5, 2.0)
+                continue
+            speed = self._speed()
+            place = self._generator.uniform(-self.MIDDLE, self.MIDDLE, 2)
+            away = self._sense()[2:4] - place
+            yield from self._round(float(np.arctan2(away[1], away[0])), speed)
+            pusher, block = self._sense()[:2], self._sense()[2:4]
+            push = block + self._generator.normal(0, self.AIM, 2) - pusher
+            length = self._generator.uniform(0.06, 0.3)
+            yield from self._go(self._on_table(pusher + push / np.hypot(*push) * length), speed, 3.0, 0.01)
+
+    def _round(self, side: float, speed: float) -> Steps:
+        """Go round the block to one side of it, an angle in the table's frame, rad."""
+        for _ in range(5):
+            way = self._sense()[:2] - self._sense()[2:4]
+            here = float(np.arctan2(way[1], way[0]))
+            turn = (side - here + np.pi) % (2 * np.pi) - np.pi
+            angle = here + np.clip(turn, -np.pi / 4, np.pi / 4)
+            beside = self._sense()[2:4] + self.AROUND * np.array([np.cos(angle), np.sin(angle)])
+            yield from self._go(self._on_table(beside), speed, 1.5, 0.03)
+            if abs(turn) < np.pi / 4:
+                return
+
+    def _on_table(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.clip(point, -self.EDGE, self.EDGE)
