@@ -21,6 +21,10 @@ class ConfigError(SmwmError):
     """A setting, preset or command-line value outside what is accepted."""
 
 
+class TrainingError(SmwmError):
+    """A training run that cannot go on: its loss or its latent is not healthy."""
+
+
 class SimulationError(SmwmError):
     """A simulated robot that cannot be built, rendered or stepped."""
 

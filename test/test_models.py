@@ -108,7 +108,7 @@ def test_effective_rank_counts_directions() -> None:
     [
         ("no_such_key: 1", "no_such_key: unknown key"),
         ("encoder: {type: magic}", "encoder.type 'magic' is unknown"),
-        ("terms: {forward: 0}", "terms.forward: .*greater than 0"),
+        ("terms: {forward: 0}", "terms.forward.weight: .*greater than 0"),
         ("terms: {magic: 1}", "terms \\['magic'\\] are unknown"),
         ("training: {batch: 1}", "training.batch"),
         ("- a list", "expected a mapping"),

@@ -22,7 +22,8 @@ from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.models.config import ModelConfig, load_model_config
 from smwm_ros.resources import find_contract
 from smwm_ros.training.dataset import Feed, Windows, load_windows
-from smwm_ros.training.trainer import learning_rate, read_log, train
+from smwm_ros.training.log import read_log
+from smwm_ros.training.trainer import learning_rate, train
 
 SIZE = 16
 

@@ -20,6 +20,7 @@ def train(
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1 …")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; small models are fastest with one.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its files as well.")] = False,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +47,19 @@ def train(
             shown = "  ".join(f"{key[4:]} {value:.4f}" for key, value in figures.items() if key[:4] == "val_")
             bar.update(task, completed=step, description=f"training {name}  {shown}")
 
-        result = run(episodes, name, config, output, seed=seed, device=device, resume=resume, progress=show)
+        result = run(
+            episodes,
+            name,
+            config,
+            output,
+            seed=seed,
+            device=device,
+            resume=resume,
+            tensorboard=tensorboard,
+            progress=show,
+        )
+    if result is None:
+        return  # one of torchrun's further processes: the first one tells
     plot_training(output / "log.csv", output / "curves.png")
     console.print(f"checkpoint {result.identity} is in {result.checkpoint}", soft_wrap=True)
     show_result(

@@ -23,6 +23,7 @@ from safetensors.torch import save as save_tensors
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError
+from smwm_ros.models.adaln import SingleKeyAttention
 from smwm_ros.models.config import ModelConfig
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.validation import Settings
@@ -68,6 +69,9 @@ class Checkpoint:
         """Wrap a model; :func:`load_checkpoint` is the usual way to get one."""
         self.info = info
         self.model = model.eval().requires_grad_(False)
+        for module in model.modules():
+            if isinstance(module, SingleKeyAttention):
+                module.fold()
         self.id = identity
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from smwm_ros.errors import ConfigError
 from smwm_ros.models.dynamics import DYNAMICS
@@ -21,16 +22,43 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Slot(BaseModel):
-    """One slot: ``type`` names the class in the slot's registry, the other keys are its arguments."""
+class Arguments(BaseModel):
+    """A class named elsewhere and its arguments: the keys that are not fields."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    type: str
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments for the class."""
         return dict(self.__pydantic_extra__ or {})
+
+    def call(self, kind: str, builder: Callable[..., Any], **given: Any) -> Any:
+        """
+        Call the class.
+
+        Args:
+            kind: its name, for messages.
+            builder: the class.
+            given: arguments that the data or other slots decide.
+
+        Raises:
+            ConfigError: it does not take one of the keys, or takes no such value.
+        """
+        accepted = inspect.signature(builder).parameters.keys() - given.keys()
+        if unknown := self.arguments.keys() - accepted:
+            raise ConfigError(
+                f"{kind}: unknown {', '.join(sorted(unknown))}; it takes {', '.join(sorted(accepted))}"
+            )
+        try:
+            return builder(**given, **self.arguments)
+        except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+            raise ConfigError(f"{kind}: cannot be built with {self.arguments or given}: {error}") from error
+
+
+class Slot(Arguments):
+    """One slot: ``type`` names the class in the slot's registry, the other keys are its arguments."""
+
+    type: str
 
     def build(self, registry: Mapping[str, Callable[..., Any]], **given: Any) -> Any:
         """
@@ -45,12 +73,36 @@ class Slot(BaseModel):
         """
         if self.type not in registry:
             raise ConfigError(f"type: {self.type!r} is unknown; there are {', '.join(sorted(registry))}")
-        accepted = inspect.signature(registry[self.type]).parameters.keys() - given.keys()
-        if unknown := self.arguments.keys() - accepted:
-            raise ConfigError(
-                f"{self.type}: unknown {', '.join(sorted(unknown))}; it takes {', '.join(sorted(accepted))}"
-            )
-        return registry[self.type](**given, **self.arguments)
+        return self.call(self.type, registry[self.type], **given)
+
+
+class Term(Arguments):
+    """A term of the objective: its weight, and arguments for its class."""
+
+    weight: float | Literal["auto"]
+    """Factor in the loss, or ``auto``: balanced against all the other terms, see ``share``."""
+    share: Positive = 1.0
+    """With ``auto``: gradient that the term shall send into the latents, the other terms' being 1."""
+
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _known_weight(cls, weight: Any) -> Any:
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if weight == "auto" or (number and 0 < weight < math.inf):
+            return weight
+        raise ValueError(f"expected a number greater than 0, or auto; found {weight!r}")
+
+    def build(self, name: str, **offered: Any) -> Any:
+        """
+        Make the term's object.
+
+        Args:
+            name: in :data:`TERMS`.
+            offered: of these it is given those that it takes.
+        """
+        taken = inspect.signature(TERMS[name]).parameters
+        given = {key: value for key, value in offered.items() if key in taken}
+        return self.call(f"terms.{name}", TERMS[name], **given)
 
 
 class TrainingConfig(Settings):
@@ -68,13 +120,23 @@ class TrainingConfig(Settings):
     """Largest norm of the gradient."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Share of the episodes held out."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the networks' arithmetic; ``auto`` is bfloat16 on CUDA and float32 elsewhere."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of an average of the weights, which the checkpoint then holds; 0: none."""
+    compile: bool = False
+    """Let torch.compile make encoder and forward model faster, where it can."""
+    channels_last: bool = False
+    """Keep the encoder's convolutions in the order that GPUs' tensor cores like."""
+    stop_at_collapse: bool = True
+    """Stop when the latent collapses; a control experiment goes on."""
     # Not in what is written down: it changes nothing in the result.
     workers: Annotated[int, Field(ge=0, le=256, exclude=True)] = 0
     """Processes that gather windows ahead of the trainer; with none it does so itself."""
 
 
 class ModelConfig(Settings):
-    """A whole preset. ``terms`` maps a term of the objective to its weight."""
+    """A whole preset. ``terms`` maps a term of the objective to its weight, or to weight and settings."""
 
     frames: Annotated[int, Field(ge=1, le=16)] = 1
     """n, the newest images in one observation, one control tick apart."""
@@ -83,8 +145,18 @@ class ModelConfig(Settings):
     encoder: Slot
     dynamics: Slot
     inverse: Slot
-    terms: dict[str, Positive]
+    terms: Annotated[dict[str, Term], Field(min_length=1)]
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _weights_alone(cls, terms: Any) -> Any:
+        """Take ``forward: 1.0`` for ``forward: {weight: 1.0}``."""
+        if not isinstance(terms, dict):
+            return terms
+        return {
+            name: term if isinstance(term, (dict, Term)) else {"weight": term} for name, term in terms.items()
+        }
 
     @model_validator(mode="after")
     def _known_types(self) -> ModelConfig:
@@ -97,6 +169,13 @@ class ModelConfig(Settings):
                 raise ValueError(f"{key}.type {slot.type!r} is unknown; there are {sorted(registry)}")
         if unknown := self.terms.keys() - TERMS.keys():
             raise ValueError(f"terms {sorted(unknown)} are unknown; there are {sorted(TERMS)}")
+        if "inverse" in self.terms and self.inverse.type == "none":
+            raise ValueError("terms.inverse needs an inverse model; inverse.type is none")
+        balanced = [name for name, term in self.terms.items() if term.weight == "auto"]
+        if len(balanced) > 1 or len(balanced) == len(self.terms):
+            raise ValueError(
+                f"terms: one weight at most can be auto, beside at least one number; found {balanced}"
+            )
         return self
 
 

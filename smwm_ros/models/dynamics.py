@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from smwm_ros.models.adaln import AdaLNTransformer
+from smwm_ros.models.layers import perceptron
+from smwm_ros.models.patches import PatchTransformer
 
 
 class ResidualMLP(nn.Module):
@@ -30,13 +36,8 @@ class ResidualMLP(nn.Module):
         return latent + self.change(torch.cat([latent, block], dim=-1))
 
 
-def perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
-    """Return an MLP with ReLU between its layers and a linear output."""
-    modules: list[nn.Module] = []
-    for _ in range(layers):
-        modules += [nn.Linear(inputs, hidden), nn.ReLU()]
-        inputs = hidden
-    return nn.Sequential(*modules, nn.Linear(inputs, outputs))
-
-
-DYNAMICS = {"residual_mlp": ResidualMLP}
+DYNAMICS: dict[str, Callable[..., nn.Module]] = {
+    "residual_mlp": ResidualMLP,
+    "adaln": AdaLNTransformer,
+    "patches": PatchTransformer,
+}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from smwm_ros.models.pretrained import PretrainedEncoder
+from smwm_ros.models.vit import ViTEncoder
 
 
 class ConvEncoder(nn.Module):
@@ -67,4 +70,8 @@ class ConvEncoder(nn.Module):
         return self.projector(self.convolutions(images))
 
 
-ENCODERS = {"conv": ConvEncoder}
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "conv": ConvEncoder,
+    "vit": ViTEncoder,
+    "pretrained": PretrainedEncoder,
+}

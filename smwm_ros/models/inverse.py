@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from smwm_ros.models.dynamics import perceptron
+from smwm_ros.errors import ConfigError
+from smwm_ros.models.layers import perceptron
 
 
 class InverseMLP(nn.Module):
@@ -41,4 +44,20 @@ class InverseMLP(nn.Module):
         return self.action(torch.cat([latent, self.change_scale * (next_latent - latent)], dim=-1))
 
 
-INVERSES = {"mlp": InverseMLP}
+class NoInverse(nn.Module):
+    """For presets that have no use for an inverse model."""
+
+    def __init__(self, *, latent: int, block: int) -> None:
+        """Take the sizes that every inverse model is given."""
+        super().__init__()
+
+    def forward(
+        self, latent: Float[Tensor, "*batch latent"], next_latent: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch block"]:
+        """Refuse: ConfigError."""
+        raise ConfigError(
+            "this model has no inverse model (inverse: {type: none}); use a preset that has one"
+        )
+
+
+INVERSES: dict[str, Callable[..., nn.Module]] = {"mlp": InverseMLP, "none": NoInverse}

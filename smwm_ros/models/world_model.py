@@ -41,13 +41,17 @@ class WorldModel(nn.Module):
         size, frames = contract.observation.image.size, config.frames
         self.encoder = config.encoder.build(ENCODERS, frames=frames, size=size)
         self.latent_size: int = self.encoder.latent_size
+        self.block = contract.block
+        # An encoder trained elsewhere brings its own way of centring, and takes images from 0 to 1.
+        self.centres_images: bool = not getattr(self.encoder, "pretrained", False)
         shape = {"latent": self.latent_size, "block": contract.block_size}
         self.dynamics = config.dynamics.build(DYNAMICS, **shape)
         self.inverse = config.inverse.build(INVERSES, **shape)
         self.register_buffer("action_mean", torch.zeros(contract.action.size))
         self.register_buffer("action_std", torch.ones(contract.action.size))
-        self.register_buffer("pixel_mean", torch.full((size, size, 3), 127.5))
-        self.register_buffer("pixel_std", torch.tensor(64.0))
+        mean, std = (127.5, 64.0) if self.centres_images else (0.0, 255.0)
+        self.register_buffer("pixel_mean", torch.full((size, size, 3), mean))
+        self.register_buffer("pixel_std", torch.tensor(std))
 
     def encode(self, frames: UInt8[Tensor, "batch frames height width 3"]) -> Float[Tensor, "batch latent"]:
         """Encode observations: n RGB images each, oldest first."""

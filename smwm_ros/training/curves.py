@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from smwm_ros.training.trainer import read_log
+from smwm_ros.training.log import read_log
 
 
 def plot_training(log: Path, picture: Path) -> None:

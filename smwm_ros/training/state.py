@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,27 +15,38 @@ from smwm_ros.errors import ConfigError
 
 
 def save_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.AdamW, run: dict[str, str], step: int
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.AdamW,
+    run: dict[str, str],
+    step: int,
 ) -> None:
     """
     Write the state, all or nothing.
 
     Args:
         path: the file.
-        model: its weights and buffers are kept.
+        modules: their weights and buffers are kept, under these names.
         optimiser: its moments are kept.
         run: what identifies the run; must be the same to resume it.
         step: steps done.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {
+        f"{key}.{name}": tensor
+        for key, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
     for number, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in moments.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, temporary, metadata=run | {"step": str(step)})
     temporary.replace(path)
 
 
-def load_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW, run: dict[str, str]) -> int:
+def load_state(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.AdamW, run: dict[str, str]
+) -> int:
     """
     Put a saved state back.
 
@@ -58,9 +70,11 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW, run: 
             f"{path}: belongs to a run with another {', '.join(different)}; "
             "resume with the settings it began with, or choose another folder"
         )
-    model.load_state_dict(
-        {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    )
+    for key, module in modules.items():
+        prefix = f"{key}."
+        module.load_state_dict(
+            {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        )
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):

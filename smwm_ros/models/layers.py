@@ -1,0 +1,80 @@
+"""Building blocks that several slots share."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
+    """Return an MLP with ReLU between its layers and a linear output."""
+    modules: list[nn.Module] = []
+    for _ in range(layers):
+        modules += [nn.Linear(inputs, hidden), nn.ReLU()]
+        inputs = hidden
+    return nn.Sequential(*modules, nn.Linear(inputs, outputs))
+
+
+def normed_perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return the projector of LeWM and SMWM: one hidden layer with BatchNorm and GELU."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, outputs)
+    )
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of tokens to one another."""
+
+    def __init__(self, width: int, heads: int, head: int) -> None:
+        """
+        Build the layers.
+
+        Args:
+            width: size of a token.
+            heads: how many.
+            head: size of one.
+        """
+        super().__init__()
+        self.heads = heads
+        self.inputs = nn.Linear(width, 3 * heads * head)
+        self.output = nn.Linear(heads * head, width)
+
+    def forward(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """Mix the tokens."""
+        parts = self.inputs(tokens).view(*tokens.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(*parts.unbind(0))
+        return self.output(mixed.transpose(1, 2).flatten(-2))
+
+
+class TransformerBlock(nn.Module):
+    """A pre-norm block: attention, then an MLP, each added to its input (ViT, arXiv 2010.11929)."""
+
+    def __init__(self, width: int, heads: int, mlp: int, head: int | None = None) -> None:
+        """
+        Build the layers.
+
+        Args:
+            width: size of a token.
+            heads: attention heads.
+            mlp: width of the MLP's hidden layer.
+            head: size of a head; width / heads when absent.
+        """
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=1e-6)
+        self.attention = SelfAttention(width, heads, head or width // heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.GELU(), nn.Linear(mlp, width))
+
+    def forward(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """Return the tokens, changed."""
+        tokens = tokens + self.attention(self.attention_norm(tokens))
+        return tokens + self.mlp(self.mlp_norm(tokens))
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw linear and convolutional weights as ViTs do: truncated normal of 0.02, no bias."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
