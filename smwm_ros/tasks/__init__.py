@@ -14,6 +14,7 @@ __all__ = ["CameraInfo", "RobotTask", "make_task"]
 
 for _name, _place, _stiff in (
     ("Reacher", "reacher:Reacher", None),
+    ("ReacherTorque", "reacher_torque:ReacherTorque", None),
     ("TwoRoom", "two_room:TwoRoom", None),
     ("PushT", "push_t:PushT", False),
     ("PushTStiff", "push_t:PushT", True),

@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
 
+CORRELATION_TIME = 0.5
+CORRELATION_TIMES = {"smwm/ReacherTorque-v0": 0.2}
+"""Seconds, by gymnasium id, where it is not ``CORRELATION_TIME``."""
+
 
 class ColouredNoise:
     """
@@ -26,7 +30,7 @@ class ColouredNoise:
         contract: Contract,
         generator: np.random.Generator,
         *,
-        correlation_time: float = 0.5,
+        correlation_time: float | None = None,
         spread: float = 0.7,
     ) -> None:
         """
@@ -35,12 +39,15 @@ class ColouredNoise:
         Args:
             contract: limits and rate.
             generator: the only source of randomness.
-            correlation_time: seconds after which the correlation has fallen to 1/e.
+            correlation_time: seconds after which the correlation has fallen to 1/e; by default the
+                one that covers the task's states best, see docs/tasks.md.
             spread: standard deviation before clipping, as a share of half the range.
         """
         self._contract = contract
         self._low, self._high = contract.action.low, contract.action.high
         self._spread = spread
+        if correlation_time is None:
+            correlation_time = CORRELATION_TIMES.get(contract.task or "", CORRELATION_TIME)
         self._memory = np.exp(-contract.period / correlation_time)
         self._generator = generator
         self.reset()
