@@ -31,8 +31,8 @@ LOOK = 0.05
 """Seconds between two looks at whether all topics have subscribers."""
 SETTLE = 0.5
 """Seconds from a publisher's knowing a subscriber until that surely knows the publisher."""
-DELIVERY = Duration(seconds=2)
-"""How long slow subscribers of reliable topics are waited for at the end."""
+DELIVERY = 2.0
+"""Seconds for subscribers of reliable topics to acknowledge, at the end; Fast DDS asks them each 3 s."""
 
 
 class PlayerNode(SmwmNode):
@@ -181,9 +181,7 @@ class PlayerNode(SmwmNode):
         try:
             self._wait_for_subscribers()
             self.playback.run()
-            for publisher in self._topics.values():
-                if publisher.qos_profile.reliability is ReliabilityPolicy.RELIABLE:
-                    publisher.wait_for_all_acked(DELIVERY)
+            self._wait_for_delivery()
         except SmwmError as error:
             self.error = error
             self.get_logger().error(str(error))
@@ -203,6 +201,13 @@ class PlayerNode(SmwmNode):
             self._ending.wait(SETTLE)
         if alone and self.value("wait"):
             self.get_logger().info(f"no subscriber yet: {', '.join(alone)}")
+
+    def _wait_for_delivery(self) -> None:
+        """Wait until what was sent reliably has arrived: with its publisher gone, nobody can ask for it."""
+        deadline = time.monotonic() + DELIVERY
+        for publisher in self._topics.values():
+            if publisher.qos_profile.reliability is ReliabilityPolicy.RELIABLE and not self._ending.is_set():
+                publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
 
     def _alone(self) -> list[str]:
         """Return the topics without a subscriber."""
