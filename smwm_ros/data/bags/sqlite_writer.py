@@ -40,7 +40,6 @@ INSERT INTO schema(schema_version, ros_distro) VALUES (4, 'rosbags');
 # That the disk has it is not waited for: a process that dies takes nothing with it.
 SETTINGS = """
 PRAGMA page_size = 32768;
-PRAGMA journal_mode = TRUNCATE;
 PRAGMA cache_spill = OFF;
 PRAGMA synchronous = OFF;
 """
