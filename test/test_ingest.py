@@ -65,6 +65,30 @@ def test_surplus_and_repeated_images_are_dropped_and_counted(tmp_path: Path) -> 
     assert (report.bags[0].duplicates, report.total("surplus"), report.drops) == (6, 6, 12)
 
 
+def test_images_that_come_late_are_dropped_and_counted(tmp_path: Path) -> None:
+    """Two images that changed places on the wire are no jump of the clock, and split nothing."""
+    with Recording(tmp_path / "bag", robot()) as bag:
+        for number in (0, 1, 2, 4, 3, 5, 6):
+            bag.tick((number + 1) * PERIOD, number)
+    contract = robot().model_copy(update={"max_gap": 2.5})
+    store, report = run(tmp_path, tmp_path / "bag", contract=contract)
+    assert [numbers(store, i) for i in range(store.episodes)] == [[0, 1, 2, 4, 5, 6]]
+    assert (report.total("late"), report.total("jumps"), report.drops, report.splits) == (1, 0, 1, 0)
+    assert report.bags[0].late_actions == 1
+    # The tick without its image is twice as long, and has the mean of both actions.
+    assert store.read("action")[2].tolist() == [2.5, 3.0]
+    assert report.bags[0].quality[0].missing == 1
+
+
+def test_a_contract_that_is_given_holds_and_what_differs_is_noted(tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", robot().model_copy(update={"block": 7}))
+    store, report = run(tmp_path, bag, contract=robot())
+    assert store.contract == robot()
+    assert report.bags[0].notes == (
+        "the bag was recorded under another contract than the one given: block: 7 here, 5 there",
+    )
+
+
 def test_joints_that_are_not_finite_split(tmp_path: Path) -> None:
     with Recording(tmp_path / "bag", robot()) as bag:
         for number in range(9):

@@ -220,6 +220,18 @@ def test_depth_becomes_a_column(tmp_path: Path, encoding: str, packed: bool) -> 
     assert "depth" not in run(tmp_path, tmp_path / "bag")[0].columns
 
 
+def test_a_bag_of_wrong_depth_is_refused(tmp_path: Path) -> None:
+    """Who asks for depth does not want a column of nothing."""
+    contract = commanded("std_msgs/msg/Float64MultiArray", "data[0]", "data[1]", depth="32FC1")
+    with Recording(tmp_path / "bag", contract) as bag:
+        for number in range(6):
+            stamp = SECOND + number * PERIOD
+            bag.add("camera/image_raw", numbered(stamp, number))
+            bag.add("applied_action", action(stamp, [number, number]))
+            bag.add("depth", image(stamp, np.zeros((12, 12, 2), np.uint8), "16UC1"))
+    refused(tmp_path, r"first 6 messages of /depth.*'16UC1'.*'32FC1'", tmp_path / "bag", depth=True)
+
+
 def test_depth_needs_a_contract_that_has_it(tmp_path: Path) -> None:
     bag = record(tmp_path / "bag")
     with pytest.raises(ContractError, match=r"no observation.depth.*--depth"):

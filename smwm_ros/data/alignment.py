@@ -74,8 +74,8 @@ class Aligner(Generic[Payload]):
     Turn streams of images, actions, joint states and depth images into rows of episodes.
 
     Feed the messages in the order they were received, and take the rows that each call returns.
-    Streams may run apart: an image waits for the other topics until they have passed it (at most
-    ``PATIENCE_NS``). An image whose action or joints are missing or not finite is no row: the episode
+    Streams may run apart, and samples come late: an image waits for the other topics until they have
+    passed it by the contract's longest gap (at most ``PATIENCE_NS``). An image whose action or joints are missing or not finite is no row: the episode
     ends before it, and a new one starts after. A missing depth image is left out.
     """
 
@@ -233,10 +233,15 @@ class Aligner(Generic[Payload]):
         return [Row(here.stamp, here.image, None, here.joints, depth, cut, outcome, label)]
 
     def _known(self, stamp: int) -> bool:
-        """Tell whether all topics have passed a stamp, or are too late to wait for."""
+        """
+        Tell whether all topics have passed a stamp, or are too late to wait for.
+
+        They have when a sample that still came for it would be a jump of the clock.
+        """
         if self._waiting[-1].stamp - stamp >= PATIENCE_NS:
             return True
-        return all(history.newest is not None and history.newest >= stamp for history in self._histories())
+        passed = stamp + self._max_gap_ns
+        return all(history.newest is not None and history.newest >= passed for history in self._histories())
 
     def _depth(self, stamp: int) -> Any:
         if self.depths is None:

@@ -265,7 +265,7 @@ def test_the_bag_holds_all_that_it_is_meant_to_hold(recording: tuple[Path, Path]
         rows = BagRows(reader, contract(1))
         list(rows.read())
     gate = rows.aligner.gate
-    assert (gate.duplicates, gate.late, gate.surplus, rows.bad_images) == (1, 1, 4, 1)
+    assert (gate.duplicates, gate.late, gate.surplus, rows.bad("image")) == (1, 1, 4, 1)
     assert (gate.gaps, gate.jumps) == (2, 2)
     assert rows.aligner.without_action > 4
     episodes = ingested(bag, contract(1))

@@ -9,6 +9,7 @@ where it was, and one that has nothing new to read reads nothing.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -31,6 +32,8 @@ RECORDS = "ingested"
 READING, WRITING = "reading messages", "writing bytes"
 WORTH_PROCESSES = 1 << 26
 """Bytes of bags from which on starting processes for them pays."""
+OTHER_FILES = 256
+"""Files that may be open besides the parts."""
 
 Episodes = dict[tuple[str, str], range]
 """Where the episodes of bags are in a store, by how and what was read."""
@@ -62,7 +65,8 @@ def ingest(
         namespace: of the robot, where a bag holds several.
         depth: add a column ``depth``, float32 metres of shape (N, S, S), NaN where nothing is known.
         jobs: processes that read bags, or threads that decode images of a single one; by default as
-            many as there are cores.
+            many as there are cores. The processes are spawned, so a script that calls this guards its
+            main part by ``if __name__ == "__main__"``.
         progress: called now and then.
 
     Raises:
@@ -170,6 +174,7 @@ def _assemble(
     out: Path, made: Sequence[Record], stored: Episodes, parts: Parts, progress: Progress | None
 ) -> None:
     """Put the store together from the parts and from what it holds already."""
+    _allow_open_files(len(made))
     with ExitStack() as stack:
         pieces = []
         before: EpisodeStore | None = None
@@ -188,6 +193,15 @@ def _assemble(
         step = None if progress is None else lambda done, total: progress(WRITING, done, total)
         source = {"bags": [record.path for record in made], RECORDS: [record.to_json() for record in made]}
         assemble(pieces, out, source=source, progress=step)
+
+
+def _allow_open_files(count: int) -> None:
+    """Ask the system for leave to have so many stores open at a time; usually it is 1024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OTHER_FILES
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _without_copies(made: Sequence[Record]) -> tuple[BagReport, ...]:

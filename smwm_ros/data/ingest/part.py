@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing_extensions import Self
 from smwm_ros.contract import Contract, parse_contract
 from smwm_ros.data.alignment import Row
 from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.bags.topics import noted_contract
 from smwm_ros.data.images import Picture
 from smwm_ros.data.ingest.fingerprint import Looks, content, looks
 from smwm_ros.data.ingest.quality import QualityMeter
@@ -208,14 +210,14 @@ def _report(job: Job, bag: BagReader, rows: BagRows, batch: _Batch) -> BagReport
     time = meter.known_ns + aligner.unknown_ns
     report = BagReport(
         bag=str(job.bag),
-        images=gate.images + rows.bad_images,
+        images=gate.images + rows.bad("image"),
         frames=sum(episode.rows for episode in episodes),
         episodes=len(episodes),
         actions=aligner.actions.received,
         surplus=gate.surplus,
         duplicates=gate.duplicates,
         late=gate.late,
-        bad_images=rows.bad_images,
+        bad_images=rows.bad("image"),
         gaps=gate.gaps,
         jumps=gate.jumps,
         events=gate.ends,
@@ -223,7 +225,7 @@ def _report(job: Job, bag: BagReader, rows: BagRows, batch: _Batch) -> BagReport
         bad_joints=aligner.bad_joints,
         late_actions=aligner.actions.reordered,
         duplicate_actions=aligner.actions.duplicates,
-        bad_commands=rows.bad_commands,
+        bad_commands=rows.bad("command"),
         without_depth=aligner.without_depth,
         rate=float(1e9 / p50) if p50 else 0.0,
         p50_ms=float(p50) * 1e-6,
@@ -236,11 +238,16 @@ def _report(job: Job, bag: BagReader, rows: BagRows, batch: _Batch) -> BagReport
         quality=tuple(episodes),
         notes=(),
     )
-    return BagReport(**{**vars(report), "notes": (*bag.notes, *_notes(job, rows, report))})
+    return BagReport(**{**vars(report), "notes": (*bag.notes, *_notes(job, bag, rows, report))})
 
 
-def _notes(job: Job, rows: BagRows, report: BagReport) -> list[str]:
+def _notes(job: Job, bag: BagReader, rows: BagRows, report: BagReport) -> list[str]:
     notes = []
+    with suppress(DataError, ContractError):
+        if different := noted_contract(bag).differences(job.contract):
+            notes.append(
+                f"the bag was recorded under another contract than the one given: {'; '.join(different)}"
+            )
     if rows.topics.commands:
         notes.append(
             f"the bag holds no applied_action: {rows.topics.actions} was taken for what was applied, as if "
@@ -249,7 +256,7 @@ def _notes(job: Job, rows: BagRows, report: BagReport) -> list[str]:
     for count, kind, what in (
         (report.bad_images, "image", "images were dropped"),
         (report.bad_commands, "command", "commands were not understood"),
-        (rows.bad_depths, "depth", "depth images were dropped"),
+        (rows.bad("depth"), "depth", "depth images were dropped"),
     ):
         if count:
             notes.append(f"{count} {what}; the first: {rows.reasons[kind]}")

@@ -33,6 +33,7 @@ IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 MOST_BAD = 50
 """Messages of a topic, from the first on, that may be unusable until the whole bag is refused."""
+CAN_BE_BAD = ("image", "command", "depth")
 THREADS_FROM = 128 * 128
 """Pixels of a raw image from which on handing it to another thread pays."""
 
@@ -116,10 +117,7 @@ class BagRows:
 
     Attributes:
         aligner: its counts.
-        bad_images: images that cannot be decoded, or are not as the contract says.
-        bad_commands: commands that are not as the contract says; what was applied then is unknown.
-        bad_depths: as ``bad_images``.
-        reasons: the first reason of each kind.
+        reasons: why the first unusable message of a kind (image, command, depth) is unusable.
     """
 
     def __init__(
@@ -146,8 +144,9 @@ class BagRows:
         """
         self.topics = find_topics(bag, contract, namespace, depth)
         self.aligner: Aligner[Picture] = Aligner(contract, depth=depth)
-        self.bad_images = self.bad_commands = self.bad_depths = 0
         self.reasons: dict[str, str] = {}
+        self._good = dict.fromkeys(CAN_BE_BAD, 0)
+        self._bad = dict.fromkeys(CAN_BE_BAD, 0)
         self._bag = bag
         self._contract = contract
         stream = contract.observation.image
@@ -162,15 +161,17 @@ class BagRows:
             DataError: the bag is damaged, none of its images or commands can be used, or its actions
                 are of another size than the contract's.
         """
-        aligner, good = self.aligner, {"image": 0, "command": 0}
+        aligner = self.aligner
         for event in decoded(self._events(progress), self._threads):
             kind, stamp, value = event.kind, event.stamp, event.value
             if isinstance(value, DataError):
-                self._refuse(kind, value, good)
+                self._refuse(kind, value)
                 if kind == "command":
                     yield from aligner.add_action(stamp, np.full(self._contract.action.size, np.nan))
-            elif kind == "image":
-                good[kind] += 1
+                continue
+            if kind in self._good:
+                self._good[kind] += 1
+            if kind == "image":
                 yield from aligner.add_image(stamp, value)
             elif kind == "event":
                 aligner.add_event(stamp, outcome=value.outcome, label=value.label, ends=value.ends)
@@ -179,12 +180,20 @@ class BagRows:
             elif kind == "joints":
                 yield from aligner.add_joints(stamp, value)
             else:
-                good["command"] += 1
                 yield from aligner.add_action(stamp, value)
-        for kind, bad in (("image", self.bad_images), ("command", self.bad_commands)):
-            if bad and not good[kind]:
+        for kind in CAN_BE_BAD:
+            if self._bad[kind] and not self._good[kind]:
                 raise self._none_usable(kind)
         yield from aligner.finish()
+
+    def bad(self, kind: str) -> int:
+        """
+        Count the messages that cannot be decoded, or are not as the contract says.
+
+        Args:
+            kind: ``image`` and ``depth``, which are left out; ``command``, which leaves the action unknown.
+        """
+        return self._bad[kind]
 
     def _events(self, progress: Progress | None) -> Iterator[Event]:
         bag, contract, topics = self._bag, self._contract, self.topics
@@ -225,20 +234,17 @@ class BagRows:
         values: NDArray[np.float64] = message.values
         return values
 
-    def _refuse(self, kind: str, error: DataError, good: dict[str, int]) -> None:
+    def _refuse(self, kind: str, error: DataError) -> None:
         self.reasons.setdefault(kind, str(error))
-        counter = {"image": "bad_images", "command": "bad_commands", "depth": "bad_depths"}[kind]
-        bad = getattr(self, counter) + 1
-        setattr(self, counter, bad)
-        if bad == MOST_BAD and not good.get(kind, 1):
+        self._bad[kind] += 1
+        if self._bad[kind] == MOST_BAD and not self._good[kind]:
             raise self._none_usable(kind)
 
     def _none_usable(self, kind: str) -> DataError:
-        bad = self.bad_images if kind == "image" else self.bad_commands
-        topic = self.topics.images if kind == "image" else self.topics.actions
+        topics = {"image": self.topics.images, "command": self.topics.actions, "depth": self.topics.depth}
         return DataError(
-            f"{self._bag.path}: not one of the first {bad} messages of {topic} can be used: "
-            f"{self.reasons[kind]}"
+            f"{self._bag.path}: not one of the first {self._bad[kind]} messages of {topics[kind]} can be "
+            f"used: {self.reasons[kind]}"
         )
 
 
