@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import Param, from_settings
 from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import CLOCK
+from smwm_ros.resources import large_messages
 
 CLOCK_TOPIC = "/clock"
 LOOK = 0.05
@@ -223,6 +225,7 @@ class PlayerNode(SmwmNode):
 
 def main() -> None:
     """Run the node."""
+    os.environ.update(large_messages())
     run(lambda: PlayerNode("player"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from rclpy.parameter import Parameter
 
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.nodes.player_node import PlayerNode
+from smwm_ros.resources import large_messages
 
 LOOK = 0.1
 """Seconds between two looks at how far it has come, and the longest that a Ctrl-C waits."""
@@ -35,6 +37,7 @@ def play(
     Raises:
         ConfigError, DataError: a setting or the bag cannot be used, or the bag is damaged.
     """
+    os.environ.update(large_messages())
     context = rclpy.Context()
     arguments = ["--ros-args", *ros_arguments]
     try:
