@@ -347,6 +347,17 @@ def test_an_old_image_between_does_not_cost_the_new_actions() -> None:
     assert [[row.image for row in episode] for episode in made] == [list(range(9)), [0, 1, 2, 3]]
 
 
+def test_actions_that_stalled_before_a_jump_are_not_taken_for_new_ones() -> None:
+    """Their last stamp may lie just before the new time's: a guess would pair it with the new run."""
+    first = in_lock_step([PERIOD * i for i in range(1, 31)])
+    first = [event for event in first if event[0] == "image" or event[1] <= 5 * PERIOD]
+    second = [("image", PERIOD * i, 100 + i) for i in range(6, 12)]
+    aligner: Aligner[int] = Aligner(CONTRACT)
+    rows = run(aligner, [*first, *second])
+    assert max(row.image for row in rows) < 100
+    assert aligner.without_action == 5
+
+
 def test_images_do_not_wait_for_ever_for_an_action() -> None:
     """When actions cease, memory must not grow, and the held action still holds."""
     aligner: Aligner[int] = Aligner(CONTRACT)

@@ -120,7 +120,7 @@ def write_bag(
     }
     generator = np.random.default_rng(0)
     encode = _jpeg if stream.type.endswith("CompressedImage") else _raw
-    pictures = [encode(None, scene) for scene in scenes(stream, different, generator)]
+    pictures = [encode(None, scene) for scene in scenes(stream, min(different, frames), generator)]
     with BagWriter(path, custom_data={CONTRACT_KEY: contract.model_dump_json()}, compress=compress) as bag:
         for topic, kind in topics.items():
             bag.add_topic(topic, kind)

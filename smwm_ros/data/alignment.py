@@ -89,11 +89,15 @@ class Aligner(Generic[Payload]):
         self.actions = ActionHistory()
         self.joints = SampleHistory() if contract.observation.joints else None
         self.depths = _Pictures(DEPTHS) if depth else None
+        self._histories: list[SampleHistory | _Pictures] = [self.actions]
+        self._histories += [history for history in (self.joints, self.depths) if history is not None]
         self._half_period_ns = contract.period_ns // 2
         self._max_gap_ns = contract.max_gap_ns
         self._waiting: deque[_Waiting[Payload]] = deque()
         self._open = False
         self._began = 0
+        self._ahead = False
+        """Whether another topic has shown a jump of the clock that the images may not have followed yet."""
         self._marks: list[tuple[int, int, str]] = []
         self.without_action = 0
         """Ticks whose action is unknown: none was applied yet, or it was not finite."""
@@ -135,6 +139,8 @@ class Aligner(Generic[Payload]):
             return rows
         if self.gate.jumps > jumps:
             rows += self._forget(Cut.JUMP, stamp)
+        if tick is Tick.NEXT:
+            self._ahead = False
         self._waiting.append(_Waiting(stamp, image, self.gate.cut if tick is Tick.START else None))
         return [*rows, *self._settled()]
 
@@ -171,6 +177,7 @@ class Aligner(Generic[Payload]):
             return []
         rows = self._forget(Cut.JUMP, stamp)
         self.gate.restart()
+        self._ahead = True
         return rows
 
     def _forget(self, cut: Cut, now: int | None) -> list[Row[Payload]]:
@@ -182,16 +189,12 @@ class Aligner(Generic[Payload]):
         rows = list(self._settled(at_once=True))
         if self._waiting:
             rows += self._end(self._waiting.popleft(), cut, None)
-        for history in self._histories():
-            if now is None or history.newest is None or history.newest > now + self._max_gap_ns:
+        for history in self._histories:
+            of_old = now is None or history.newest is None or history.newest > now + self._max_gap_ns
+            if of_old or not self._ahead:
                 history.clear()
         self._marks.clear()
         return rows
-
-    def _histories(self) -> Iterator[SampleHistory | _Pictures]:
-        for history in (self.actions, self.joints, self.depths):
-            if history is not None:
-                yield history
 
     def _settled(self, at_once: bool = False) -> Iterator[Row[Payload]]:
         """Give the rows of all waiting images but the newest, as far as the other topics have come."""
@@ -241,7 +244,7 @@ class Aligner(Generic[Payload]):
         if self._waiting[-1].stamp - stamp >= PATIENCE_NS:
             return True
         passed = stamp + self._max_gap_ns
-        return all(history.newest is not None and history.newest >= passed for history in self._histories())
+        return all(history.newest is not None and history.newest >= passed for history in self._histories)
 
     def _depth(self, stamp: int) -> Any:
         if self.depths is None:
