@@ -80,9 +80,9 @@ class Term(Arguments):
     """A term of the objective: its weight, and arguments for its class."""
 
     weight: float | Literal["auto"]
-    """Factor in the loss, or ``auto``: balanced against all the other terms, see ``share``."""
+    """Factor in the loss, or ``auto``: balanced against the terms with fixed weights, see ``share``."""
     share: Positive = 1.0
-    """With ``auto``: gradient that the term shall send into the latents, the other terms' being 1."""
+    """With ``auto``: gradient that the term shall send into the latents, that of the fixed ones being 1."""
 
     @field_validator("weight", mode="before")
     @classmethod
@@ -171,10 +171,9 @@ class ModelConfig(Settings):
             raise ValueError(f"terms {sorted(unknown)} are unknown; there are {sorted(TERMS)}")
         if "inverse" in self.terms and self.inverse.type == "none":
             raise ValueError("terms.inverse needs an inverse model; inverse.type is none")
-        balanced = [name for name, term in self.terms.items() if term.weight == "auto"]
-        if len(balanced) > 1 or len(balanced) == len(self.terms):
+        if all(term.weight == "auto" for term in self.terms.values()):
             raise ValueError(
-                f"terms: one weight at most can be auto, beside at least one number; found {balanced}"
+                "terms: at least one weight must be a number, for the others to be balanced against"
             )
         return self
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +11,7 @@ from smwm_ros.models.world_model import WorldModel
 BALANCE_RATE = 0.02
 """How fast an automatic weight follows the gradients: a mean over about 50 steps."""
 BALANCE_LIMIT = 10.0
-"""Largest |log weight| that an automatic weight takes."""
+"""Largest absolute logarithm of an automatic weight."""
 
 
 class Learner(nn.Module):
@@ -21,11 +19,12 @@ class Learner(nn.Module):
     A world model and the terms it is trained by; its parameters are those of both.
 
     A weight that is ``auto`` is balanced by gradients: it is the one at which the term's gradient with
-    respect to the latents is ``share`` times as large as that of all other terms together, smoothed
-    over steps. Only the small networks behind the latents are gone through for it, not the encoder.
+    respect to the latents is ``share`` times as large as that of all terms with fixed weights together,
+    smoothed over steps. Only the small networks behind the latents are gone through for it, not the
+    encoder.
     """
 
-    log_weight: Tensor
+    log_weights: Tensor
 
     def __init__(self, model: WorldModel, config: ModelConfig) -> None:
         """
@@ -43,11 +42,9 @@ class Learner(nn.Module):
         }
         self.names = tuple(config.terms)
         self.terms = nn.ModuleList(term.build(name, **shape) for name, term in config.terms.items())
-        self.balanced = next((name for name, term in config.terms.items() if term.weight == "auto"), None)
-        self._weights = {name: term.weight for name, term in config.terms.items() if name != self.balanced}
-        if self.balanced:
-            self._share = config.terms[self.balanced].share
-            self.register_buffer("log_weight", torch.zeros(()))
+        self._fixed = {name: term.weight for name, term in config.terms.items() if term.weight != "auto"}
+        self._shares = {name: term.share for name, term in config.terms.items() if term.weight == "auto"}
+        self.register_buffer("log_weights", torch.zeros(len(self._shares)))
 
     def forward(self, frames: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """
@@ -66,27 +63,29 @@ class Learner(nn.Module):
             name: term(self.model, latents, blocks) for name, term in zip(self.names, self.terms, strict=True)
         }
         loss = sum(
-            (cast(float, weight) * values[name] for name, weight in self._weights.items()),
+            (weight * values[name] for name, weight in self._fixed.items()),
             torch.zeros((), device=latents.device),
         )
-        if self.balanced:
+        if self._shares:
+            balanced = [values[name] for name in self._shares]
             if self.training and latents.requires_grad:
-                self._balance(latents, loss, values[self.balanced])
-            loss = loss + self.log_weight.exp() * values[self.balanced]
+                self._balance(latents, loss, balanced)
+            loss = loss + (self.log_weights.exp() * torch.stack(balanced)).sum()
         return loss, values
 
     @property
-    def weight(self) -> float | None:
-        """The automatic weight as it is now; None when there is none."""
-        return float(self.log_weight.exp()) if self.balanced else None
+    def weights(self) -> dict[str, float]:
+        """The automatic weights as they are now, by term."""
+        return dict(zip(self._shares, self.log_weights.exp().tolist(), strict=True))
 
-    def _balance(self, latents: Tensor, others: Tensor, value: Tensor) -> None:
-        """Move the automatic weight towards the one that balances this batch's gradients."""
-        against, own = (
-            torch.autograd.grad(part, latents, retain_graph=True)[0].norm() for part in (others, value)
+    def _balance(self, latents: Tensor, fixed: Tensor, balanced: list[Tensor]) -> None:
+        """Move the automatic weights towards those that balance this batch's gradients."""
+        against, *own = (
+            torch.autograd.grad(part, latents, retain_graph=True)[0].norm() for part in (fixed, *balanced)
         )
-        # A collapsed latent has no gradients to balance: the limit keeps the weight finite.
-        target = (self._share * against / own.clamp_min(1e-30)).clamp_min(1e-30).log()
+        shares = torch.tensor(list(self._shares.values()), device=latents.device)
+        # A collapsed latent has no gradients to balance: the limit keeps the weights finite.
+        target = (shares * against / torch.stack(own).clamp_min(1e-30)).clamp_min(1e-30).log()
         target = target.clamp(-BALANCE_LIMIT, BALANCE_LIMIT)
-        # Not in place: the graph of the step before may still hold the old weight.
-        self.log_weight = torch.lerp(self.log_weight, target, BALANCE_RATE).detach()
+        # Not in place: the graph of the step before may still hold the old weights.
+        self.log_weights = torch.lerp(self.log_weights, target, BALANCE_RATE).detach()

@@ -153,8 +153,7 @@ def train(
         if leads and logs:
             values = {"loss": loss, **terms}
             row = {"step": float(done)} | {name: float(value.detach()) for name, value in values.items()}
-            if learner.weight is not None:
-                row["weight"] = learner.weight
+            row |= {f"weight_{name}": weight for name, weight in learner.weights.items()}
             with _averaged(learner, average):
                 row |= validate(learner, validation)
             lowest = log.lowest_loss
