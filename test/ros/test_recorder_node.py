@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from recordings import action, image, joints, robot
 from rosbags.interfaces import QosReliability
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import Trigger
 
 from smwm_ros.cli.record import record
 from smwm_ros.data.bags.message_types import message_types
@@ -29,8 +32,9 @@ from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.ingest.ingest import ingest
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
-from smwm_ros.msg import AppliedAction
+from smwm_ros.msg import AppliedAction, EpisodeEvent
 from smwm_ros.resources import find_contract
+from smwm_ros.srv import MarkEpisode, Snapshot, StartRecording
 
 CONTRACT = robot()
 SPACE = f"/recorded_{os.getpid()}"
@@ -50,6 +54,23 @@ class Sender:
             topic: self.node.create_publisher(kind, topic, profile) for topic, kind in KINDS.items()
         }
         self.sent: dict[str, list[bytes]] = {f"{SPACE}/{topic}": [] for topic in KINDS}
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.statuses: list[DiagnosticStatus] = []
+        """What the recorder has said of itself."""
+        self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda message: self.statuses.extend(message.status), 100
+        )
+
+    def call(self, kind: Any, name: str, **request: Any) -> Any:
+        """Call a service of the recorder; return its response."""
+        client = self.node.create_client(kind, f"recorder/{name}")
+        assert client.wait_for_service(40)
+        future = client.call_async(kind.Request(**request))
+        self.executor.spin_until_future_complete(future, 40)
+        self.node.destroy_client(client)
+        assert future.done(), f"{name} was not answered"
+        return future.result()
 
     def wait_for_recorder(self, folder: Path) -> None:
         """
@@ -91,6 +112,7 @@ def sender() -> Iterator[Sender]:
     """Return a robot that sends."""
     made = Sender()
     yield made
+    made.executor.shutdown()
     made.node.destroy_node()
     made.context.try_shutdown()
 
@@ -103,7 +125,7 @@ def wait(condition: Callable[[], bool], seconds: float = 40.0) -> None:
 
 
 @contextmanager
-def recorder(folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def recorder(folder: Path, /, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Run a recorder that writes into ``folder/bag``."""
     contract = folder / "tiny.yaml"
     contract.write_text(CONTRACT.model_dump_json())
@@ -218,22 +240,77 @@ def test_a_backlog_is_bounded_and_counted(sender: Sender, tmp_path: Path) -> Non
 
 
 def test_a_full_disk_ends_the_recording_with_an_error(sender: Sender, tmp_path: Path) -> None:
-    """And what was written before can be read."""
+    """The exit code and the last diagnostics tell why, and what was written before can be read."""
     with recorder(tmp_path, file_size=300_000) as process:
         sender.wait_for_recorder(tmp_path)
         tick = 0
         while process.poll() is None and tick < 5000:
             tick += 1
             sender.tick(tick, noise=700)
-            time.sleep(0.005)
+            sender.executor.spin_once(0.005)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
+    wait(lambda: (sender.executor.spin_once(0.1), sender.statuses[-1].level == DiagnosticStatus.ERROR)[1])
+    assert "File too large" in sender.statuses[-1].message
     assert "recording has stopped" in output
     assert "make room on the disk" in output
     assert "Traceback" not in output
     kept = images(tmp_path)
     assert len(kept) > 20
     assert kept == list(range(1, 1 + len(kept)))
+
+
+def test_services_start_mark_and_stop(sender: Sender, tmp_path: Path) -> None:
+    """Two bags from one recorder, each with its own messages; what is said of an episode lies in its bag."""
+    with recorder(tmp_path, record=False, folder=tmp_path, snapshot_seconds=3600.0) as process:
+        assert not sender.call(Trigger, "stop").success
+        sender.call(StartRecording, "start", bag="bag")
+        sender.wait_for_recorder(tmp_path)
+        again = sender.call(StartRecording, "start", bag="other")
+        assert not again.success
+        assert "already recording" in again.message
+        sender.tick(1)
+        wait(lambda: images(tmp_path) == [1])
+        marked = sender.call(
+            MarkEpisode, "mark_episode", outcome=EpisodeEvent.SUCCESS, label="cup", ends=True
+        )
+        assert marked.success
+        assert not sender.call(MarkEpisode, "mark_episode", outcome=9).success
+        sender.tick(2)
+        wait(lambda: images(tmp_path) == [1, 2])
+        stopped = sender.call(Trigger, "stop")
+        assert (stopped.success, stopped.message) == (True, str(tmp_path / "bag"))
+        sender.tick(3)
+        wait(lambda: sender.call(Snapshot, "snapshot", bag=f"kept_{time.monotonic_ns()}").messages >= 3)
+        second = sender.call(StartRecording, "start")
+        assert Path(second.bag).name.startswith("tiny_2")
+        sender.tick(4)
+        snapshot = sender.call(Snapshot, "snapshot", bag="last")
+        code, output = end(process, signal.SIGINT)
+    assert code == 0, output
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.notes == [], "the bag is whole after stop"
+        events = [message for _, _, message in bag.messages([f"{SPACE}/episode_events"])]
+        topics = [topic for topic, _, _ in bag.messages(bag.topics)]
+    assert [(event.outcome, event.label, event.ends) for event in events] == [(1, "cup", True)]
+    assert events[0].header.stamp.sec == marked.stamp.sec
+    event = topics.index(f"{SPACE}/episode_events")
+    assert topics[event:].count(f"{SPACE}/camera/image_raw") == 1, "between the images 1 and 2"
+    with BagReader(Path(second.bag)) as bag:
+        assert [m.header.stamp.sec for _, _, m in bag.messages([f"{SPACE}/camera/image_raw"])] == [4]
+    with BagReader(tmp_path / "last") as bag:
+        kept = [message.header.stamp.sec for _, _, message in bag.messages([f"{SPACE}/camera/image_raw"])]
+        assert snapshot.messages == bag.count(bag.topics)
+    assert [number for number in kept if number][:3] == [1, 2, 3], "also what came between recordings"
+
+
+def test_a_recording_is_split_and_in_the_storage_asked_for(sender: Sender, tmp_path: Path) -> None:
+    with recorder(tmp_path, format="sqlite3", split_seconds=0.5) as process:
+        wait(lambda: (sender.tick(0), time.sleep(0.1), (tmp_path / "bag" / "bag_1.db3").exists())[2])
+        code, output = end(process, signal.SIGINT)
+    assert code == 0, output
+    with Reader(tmp_path / "bag") as reader:
+        assert reader.message_count > 3
 
 
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:

@@ -35,9 +35,11 @@ CREATE TABLE messages(
 CREATE INDEX timestamp_idx ON messages (timestamp ASC);
 INSERT INTO schema(schema_version, ros_distro) VALUES (4, 'rosbags');
 """
-# A killed process must leave a file that opens without its journal, as readers of bags open it: so
-# nothing reaches the file but in commits (no spilling of the cache), and there is no write-ahead log.
-# That the disk has it is not waited for: a process that dies takes nothing with it.
+# Readers of bags open files without looking for a journal, so what a killed process leaves must not
+# need one: nothing reaches the file but in commits (no spilling of the cache), and there is no
+# write-ahead log. Only a kill in the middle of a commit leaves a journal, which SQLite undoes when it
+# opens the file for writing. That the disk has it is not waited for: a process that dies takes nothing
+# with it.
 SETTINGS = """
 PRAGMA page_size = 32768;
 PRAGMA cache_spill = OFF;
