@@ -161,7 +161,7 @@ def test_a_damaged_image_is_a_dropped_image(tmp_path: Path, jobs: int) -> None:
     assert [numbers(store, i) for i in range(2)] == [[*range(90)], [*range(91, 200)]]
     assert_aligned(store)
     assert (report.total("bad_images"), report.total("gaps"), report.drops) == (1, 1, 1)
-    assert "1 images were dropped; the first: compressed image ('png', 30 bytes)" in report.bags[0].notes[0]
+    assert "images dropped: 1; the first: compressed image ('png', 30 bytes)" in report.bags[0].notes[0]
 
 
 def test_a_damaged_surplus_image_costs_nothing(tmp_path: Path) -> None:
@@ -217,6 +217,7 @@ def test_depth_becomes_a_column(tmp_path: Path, encoding: str, packed: bool) -> 
     np.testing.assert_allclose(depth[:, 5, 5], [0.5, 1.5, 2.5, np.nan, 4.5, 5.5])
     assert np.isnan(depth[:, 0, 0]).all()
     assert report.bags[0].without_depth == 1
+    assert "without a depth image within half a period: 1" in report.bags[0].notes[0]
     assert "depth" not in run(tmp_path, tmp_path / "bag")[0].columns
 
 

@@ -75,8 +75,9 @@ class Aligner(Generic[Payload]):
 
     Feed the messages in the order they were received, and take the rows that each call returns.
     Streams may run apart, and samples come late: an image waits for the other topics until they have
-    passed it by the contract's longest gap (at most ``PATIENCE_NS``). An image whose action or joints are missing or not finite is no row: the episode
-    ends before it, and a new one starts after. A missing depth image is left out.
+    passed it by the contract's longest gap (at most ``PATIENCE_NS``). An image whose action or joints
+    are missing or not finite is no row: the episode ends before it, and a new one starts after. A
+    missing depth image is left out.
     """
 
     def __init__(self, contract: Contract, *, depth: bool = False) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smwm_ros.data.ingest.quality import BINS, INTERVAL_BINS, INTERVAL_END, Coverage, EpisodeQuality
@@ -123,7 +124,7 @@ def plot_images(bags: Sequence[BagReport]) -> Figure:
     axes.set_yticks(range(len(shown)), [Path(bag.bag).name for bag in shown])
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="% of the images on the topic")
-    figure.legend(loc="outside upper left", ncols=6, frameon=False, fontsize=9)
+    _legend_above(axes)
     return figure
 
 
@@ -145,7 +146,7 @@ def plot_episodes(episodes: Sequence[EpisodeQuality], frozen: bool) -> Figure:
                 label=OUTCOMES[outcome],
             )
     top.set(ylabel="seconds", xlabel="" if frozen else "episode")
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    _legend_above(top)
     panels = [top]
     if frozen:
         below = figure.add_subplot(2, 1, 2, sharex=top)
@@ -184,11 +185,15 @@ def plot_actions(coverage: Sequence[Coverage]) -> Figure:
     return figure
 
 
-def _axes(height: float):  # type: ignore[no-untyped-def]
+def _axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _legend_above(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, fontsize=9)
 
 
 def _ends(count: int) -> list[bool]:

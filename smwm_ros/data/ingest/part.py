@@ -254,12 +254,14 @@ def _notes(job: Job, bag: BagReader, rows: BagRows, report: BagReport) -> list[s
             "every command took effect at once"
         )
     for count, kind, what in (
-        (report.bad_images, "image", "images were dropped"),
-        (report.bad_commands, "command", "commands were not understood"),
-        (rows.bad("depth"), "depth", "depth images were dropped"),
+        (report.bad_images, "image", "images dropped"),
+        (report.bad_commands, "command", "commands not understood"),
+        (rows.bad("depth"), "depth", "depth images dropped"),
     ):
         if count:
-            notes.append(f"{count} {what}; the first: {rows.reasons[kind]}")
+            notes.append(f"{what}: {count}; the first: {rows.reasons[kind]}")
+    if report.without_depth:
+        notes.append(f"rows without a depth image within half a period: {report.without_depth}")
     rate = job.contract.rate
     if report.rate and abs(report.rate / rate - 1) > RATE_TOLERANCE:
         notes.append(
