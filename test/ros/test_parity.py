@@ -22,17 +22,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 import witness
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from recordings import PERIOD, Recording, action, image, numbered, robot
 from robot import wait_for
 from witness import number_of, read_notes
 
+from smwm_ros import msg
 from smwm_ros.contract import Contract
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.topics import stamp_of
 from smwm_ros.data.ingest.ingest import ingest
 from smwm_ros.data.ingest.rows import BagRows
 from smwm_ros.data.store.reader import EpisodeStore
+from smwm_ros.messages import to_time
 
 BLOCKS = (1, 5)
 SPACE = f"/parity_{os.getpid()}"
@@ -280,3 +285,45 @@ def test_the_bag_holds_all_that_it_is_meant_to_hold(recording: tuple[Path, Path]
             np.testing.assert_allclose(stored["action"][:-1], [row[2] for row in episode[:-1]], rtol=1e-6)
     two_periods = [after[0] - before[0] for episode in episodes for before, after in pairwise(episode)]
     assert max(two_periods) > 1.5 * PERIOD, "a lost image is bridged within an episode"
+
+
+def test_a_belief_knows_all_actions_that_have_come(tmp_path: Path) -> None:
+    """After a delay rclpy's executor hands over a message of each topic by turns: nine would be missing."""
+    path, notes = tmp_path / "robot.yaml", tmp_path / "notes"
+    path.write_text(contract(1).model_dump_json())
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    witness.WorldModel.notes = witness.Notes(notes)
+    names = ("contract", "checkpoint")
+    node = witness.WorldModel(
+        "world_model",
+        load=lambda *_: witness.WitnessModel(contract(1), witness.WorldModel.notes),
+        context=context,
+        namespace=f"{SPACE}_late",
+        parameter_overrides=[Parameter(name, value=str(path)) for name in names],
+    )
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        assert node.bring_up()
+        latents = node.create_publisher(msg.Latent, "latent", witness.EVERY)
+        actions = node.create_publisher(msg.AppliedAction, "applied_action", witness.EVERY)
+        wait_for(lambda: latents.get_subscription_count() and actions.get_subscription_count(), "discovery")
+        actions.publish(msg.AppliedAction(values=[0.0, 0.0]))
+        latents.publish(msg.Latent(model="witness", values=[1.0]))
+        wait_for(lambda: executor.spin_once(0.1) or read_notes(notes, "latent"), "the first latent")
+        for tenth in range(10):
+            made = msg.AppliedAction(values=[float(tenth), 1.0])
+            made.header.stamp = to_time(tenth * PERIOD // 10)
+            actions.publish(made)
+        following = msg.Latent(model="witness", values=[2.0])
+        following.header.stamp = to_time(PERIOD)
+        latents.publish(following)
+        time.sleep(0.5)  # the middleware takes them in meanwhile, and nobody spins
+        wait_for(lambda: executor.spin_once(0.1) or read_notes(notes, "step"), "the second latent")
+    finally:
+        node.shut_down()
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+    assert read_notes(notes, "step") == [[1, [[pytest.approx(4.5), pytest.approx(1.0)]], 2]]
