@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from smwm_ros.contract import parse_contract
 from smwm_ros.data.ingest import ingest as many
 from smwm_ros.data.ingest import part
 from smwm_ros.data.ingest.find import find_bags
+from smwm_ros.data.ingest.fingerprint import content
 from smwm_ros.data.ingest.ingest import ingest
 from smwm_ros.data.ingest.parts import Parts
 from smwm_ros.data.ingest.report import IngestReport
@@ -244,13 +246,22 @@ def test_two_at_the_same_time_do_not_write_one_store(tmp_path: Path) -> None:
     assert ingest([bag], tmp_path / "store.h5").total("frames") == 10
 
 
+def test_a_fingerprint_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
+    """A wrong contract, or Ctrl-C, must not wait until twenty gigabytes have been hashed."""
+    bag, given_up = record(tmp_path / "bag"), threading.Event()
+    assert len(content(bag, given_up)) == 64
+    given_up.set()
+    with pytest.raises(DataError, match="no fingerprint"):
+        content(bag, given_up)
+
+
 def test_a_bag_that_grows_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read would be noted as the whole bag, and its end never read."""
     bag = record(tmp_path / "bag")
     out = tmp_path / "out"
     out.mkdir()
 
-    def grow(path: Path) -> str:
+    def grow(*_: object) -> str:
         with (bag / "bag_0.mcap").open("ab") as file:
             file.write(b"more")
         return "0"

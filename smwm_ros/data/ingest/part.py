@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -112,21 +113,14 @@ def make_part(job: Job, progress: Progress | None = None) -> Record:
         DataError: the bag cannot be read or lacks what is needed, or changed meanwhile.
     """
     before = looks(job.bag)
+    given_up = Event()
     with ThreadPoolExecutor(2) as pool, BagReader(job.bag) as bag:
-        digest = pool.submit(content, job.bag)
-        rows = BagRows(bag, job.contract, namespace=job.namespace, depth=job.depth, threads=job.threads)
-        writer = EpisodeWriter(job.part.with_suffix(".h5"), job.store_contract)
+        digest = pool.submit(content, job.bag, given_up)
         try:
-            with writer:
-                batch = _Batch(job, writer, pool)
-                for row in rows.read(progress):
-                    batch.add(row)
-                batch.flush()
-                if not batch.meter.episodes:
-                    raise _NoEpisode
-        except _NoEpisode:
-            pass
-        report = _report(job, bag, rows, batch)
+            fingerprint, report = _write_part(job, bag, pool, progress)
+        except BaseException:
+            given_up.set()
+            raise
     if looks(job.bag) != before:
         raise DataError(f"{job.bag}: the bag changed while it was read; ingest it once it is complete")
     record = Record(
@@ -135,7 +129,7 @@ def make_part(job: Job, progress: Progress | None = None) -> Record:
         looks=before,
         content=digest.result(),
         contract=job.contract,
-        fingerprint=writer.fingerprint,
+        fingerprint=fingerprint,
         report=report,
     )
     file = job.part.with_suffix(".json")
@@ -143,6 +137,25 @@ def make_part(job: Job, progress: Progress | None = None) -> Record:
     unfinished.write_text(json.dumps(record.to_json()), encoding="utf-8")
     unfinished.replace(file)
     return record
+
+
+def _write_part(
+    job: Job, bag: BagReader, pool: ThreadPoolExecutor, progress: Progress | None
+) -> tuple[str, BagReport]:
+    """Write the rows of a bag; return their fingerprint, or none if there is no episode, and the report."""
+    rows = BagRows(bag, job.contract, namespace=job.namespace, depth=job.depth, threads=job.threads)
+    writer = EpisodeWriter(job.part.with_suffix(".h5"), job.store_contract)
+    batch = _Batch(job, writer, pool)
+    with suppress(_NoEpisode), writer:
+        try:
+            for row in rows.read(progress):
+                batch.add(row)
+            batch.flush()
+        finally:
+            batch.wait()
+        if not batch.meter.episodes:
+            raise _NoEpisode
+    return writer.fingerprint, _report(job, bag, rows, batch)
 
 
 class _NoEpisode(Exception):
@@ -179,6 +192,11 @@ class _Batch:
         """Wait for what is being written, and raise what went wrong with it."""
         if self._writing is not None:
             self._writing.result()
+
+    def wait(self) -> None:
+        """Wait for what is being written, whatever becomes of it: the file is about to be closed."""
+        if self._writing is not None:
+            wait([self._writing])
 
     def _write(self, rows: list[Row[Picture]]) -> None:
         contract = self._contract
