@@ -168,7 +168,7 @@ def test_a_copy_gives_nothing_twice(tmp_path: Path) -> None:
     shutil.copytree(bags[0], tmp_path / "copy")
     store, report = run(tmp_path, *bags, tmp_path / "copy", jobs=1)
     assert store.lengths.tolist() == [5, 6, 7]
-    assert report.total("frames") == 18
+    assert (report.total("frames"), report.total("images"), report.total("actions")) == (18, 18, 18)
     assert "copy of" in report.bags[3].notes[0]
     # The copy alone is as good as the original.
     assert run(tmp_path, tmp_path / "copy", jobs=1)[0].lengths.tolist() == [5]

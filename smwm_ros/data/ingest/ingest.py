@@ -13,7 +13,6 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from smwm_ros.contract import Contract
@@ -212,8 +211,7 @@ def _without_copies(made: Sequence[Record]) -> tuple[BagReport, ...]:
         report = record.report
         original = first.setdefault(record.content, report)
         if original is not report:
-            note = f"a copy of {original.bag}: its episodes were taken once"
-            report = replace(report, episodes=0, frames=0, images=0, quality=(), notes=(note,))
+            report = report.nothing(f"a copy of {original.bag}: its episodes were taken once")
         reports.append(report)
     return tuple(reports)
 

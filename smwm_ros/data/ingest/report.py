@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from smwm_ros.data.ingest.quality import Coverage, EpisodeQuality
@@ -79,6 +79,12 @@ class BagReport:
     def splits(self) -> int:
         """Places where an episode was, or could not be, continued."""
         return sum(getattr(self, what) for what in SPLITS)
+
+    def nothing(self, why: str) -> BagReport:
+        """Return the report of a bag that was left out."""
+        counts = {field.name: 0 for field in fields(self) if isinstance(getattr(self, field.name), int)}
+        none: dict[str, Any] = {"quality": (), "notes": (why,)}
+        return replace(self, **counts, **none, interval_histogram=(0,) * len(self.interval_histogram))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> BagReport:
