@@ -82,9 +82,11 @@ class BagReport:
 
     def nothing(self, why: str) -> BagReport:
         """Return the report of a bag that was left out."""
-        counts = {field.name: 0 for field in fields(self) if isinstance(getattr(self, field.name), int)}
-        none: dict[str, Any] = {"quality": (), "notes": (why,)}
-        return replace(self, **counts, **none, interval_histogram=(0,) * len(self.interval_histogram))
+        changes: dict[str, Any] = {
+            field.name: 0 for field in fields(self) if isinstance(getattr(self, field.name), int)
+        }
+        changes |= {"quality": (), "interval_histogram": (0,) * len(self.interval_histogram)}
+        return replace(self, **changes, notes=(why,))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> BagReport:
