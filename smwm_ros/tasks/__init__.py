@@ -18,6 +18,7 @@ for _name, _place, _stiff in (
     ("TwoRoom", "two_room:TwoRoom", None),
     ("PushT", "push_t:PushT", False),
     ("PushTStiff", "push_t:PushT", True),
+    ("PickCube", "pick_cube:PickCube", None),
 ):
     gymnasium.register(
         f"smwm/{_name}-v0",

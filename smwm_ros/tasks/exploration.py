@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from smwm_ros.contract import Contract
 from smwm_ros.tasks.base import RobotTask
 from smwm_ros.tasks.noise import ColouredNoise
-from smwm_ros.tasks.scripted import PushAround, Sense, Travel
+from smwm_ros.tasks.scripted import PickAround, PushAround, Sense, Travel
 
 __all__ = ["POLICIES", "ColouredNoise", "Policy", "collect", "make_policy"]
 
@@ -32,6 +32,7 @@ POLICIES: Mapping[str, Callable[[Contract, np.random.Generator, Sense], Policy]]
     "smwm/TwoRoom-v0": Travel,
     "smwm/PushT-v0": PushAround,
     "smwm/PushTStiff-v0": PushAround,
+    "smwm/PickCube-v0": PickAround,
 }
 """Of the tasks that noise alone does not explore; by gymnasium id."""
 

@@ -31,11 +31,21 @@ class MujocoTask(RobotTask):
 
     All joints have one degree of freedom; the state is their positions, then their velocities.
 
-    The model must have a camera called ``top`` and one actuator per action dimension; its joints
-    are those of the contract (all of the model's, when the contract names none).
+    The model must have one actuator per action dimension, unless a subclass drives it otherwise; its
+    joints are those of the contract (all of the model's, when the contract names none).
     """
 
-    def __init__(self, contract: Contract, spec: mujoco.MjSpec, distractors: Distractors | None) -> None:
+    camera = "top"
+    """The model's camera that is the robot's."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        spec: mujoco.MjSpec,
+        distractors: Distractors | None,
+        *,
+        action_size: int | None = None,
+    ) -> None:
         """
         Compile the model.
 
@@ -43,6 +53,7 @@ class MujocoTask(RobotTask):
             contract: the robot.
             spec: the MJCF model.
             distractors: what moves without the robot's doing, if anything.
+            action_size: A; by default the number of actuators.
 
         Raises:
             SimulationError: the model does not fit the contract.
@@ -56,9 +67,10 @@ class MujocoTask(RobotTask):
         self.timestep_ns = round(self.model.opt.timestep * 1e9)
         joints = contract.observation.joints
         self._joint_names = joints.names if joints else tuple(joint.name for joint in spec.joints)
-        if self.model.nu != contract.action.size:
+        size = self.model.nu if action_size is None else action_size
+        if size != contract.action.size:
             raise SimulationError(
-                f"the task '{contract.task}' takes {self.model.nu} numbers per action; the contract of "
+                f"the task '{contract.task}' takes {size} numbers per action; the contract of "
                 f"'{contract.name}' lists {contract.action.size} under action.dimensions"
             )
         known = [joint.name for joint in spec.joints]
@@ -103,7 +115,7 @@ class MujocoTask(RobotTask):
     @override
     def camera_info(self) -> CameraInfo:
         image = self.contract.observation.image
-        focal = image.height / 2 / np.tan(np.radians(self.model.camera("top").fovy[0]) / 2)
+        focal = image.height / 2 / np.tan(np.radians(self.model.camera(self.camera).fovy[0]) / 2)
         matrix = np.array(
             [
                 [focal, 0, (image.width - 1) / 2],
@@ -166,5 +178,5 @@ class MujocoTask(RobotTask):
                 renderer.enable_depth_rendering()
             self._renderers[depth] = renderer
         renderer = self._renderers[depth]
-        renderer.update_scene(data, "top")
+        renderer.update_scene(data, self.camera)
         return renderer.render()

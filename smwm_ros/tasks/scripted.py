@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
+from smwm_ros.tasks.gl import mujoco
+from smwm_ros.tasks.mujoco_task import load_model
 from smwm_ros.tasks.noise import ColouredNoise, limit_change
 
 Sense = Callable[[], NDArray[np.float64]]
@@ -77,15 +79,19 @@ class Scripted(ABC):
         return bool(self._generator.random() < probability)
 
 
-class PlanarScript(Scripted):
-    """A script for robots whose first two state variables are a position that the actions move."""
+class GoingScript(Scripted):
+    """A script for robots whose first actions are the velocity of a place that the state tells."""
 
     NOISE = 0.3
     """Share of the noise that is added to what is done on purpose."""
 
+    def _place(self) -> NDArray[np.float64]:
+        """Return where the robot is, m: by default in the plane, and the state's first two numbers."""
+        return self._sense()[:2]
+
     def _go(self, point: NDArray[np.float64], speed: float, seconds: float, within: float) -> Steps:
         """
-        Go straight towards a point (2,), m, until it is near or the time is over.
+        Go straight towards a point, m, until it is near or the time is over.
 
         Args:
             point: where to.
@@ -94,20 +100,22 @@ class PlanarScript(Scripted):
             within: m, what counts as there.
         """
         for _ in range(round(seconds * self._contract.rate)):
-            way = point - self._sense()[:2]
-            distance = float(np.hypot(*way))
+            way = point - self._place()
+            distance = float(np.linalg.norm(way))
             if distance < within:
                 return
             # No faster than gets it there in one tick.
             velocity = way / distance * min(speed, distance * self._contract.rate)
-            yield velocity + self.NOISE * self._noise.next()
+            noise = self.NOISE * self._noise.next()
+            noise[: len(way)] += velocity
+            yield noise
 
     def _speed(self) -> float:
         """Draw a speed between a third of the largest and the largest, m/s."""
-        return float(self._generator.uniform(0.33, 1.0) * self._contract.action.high.min())
+        return float(self._generator.uniform(0.33, 1.0) * self._contract.action.high[0])
 
 
-class Travel(PlanarScript):
+class Travel(GoingScript):
     """
     For TwoRoom: travels to places drawn anywhere in both rooms, through the door where it is on the way.
 
@@ -140,7 +148,7 @@ class Travel(PlanarScript):
             yield from self._go(place, speed, 5.0, 0.05)
 
 
-class PushAround(PlanarScript):
+class PushAround(GoingScript):
     """
     For PushT: goes round the block to a side of it, and pushes through it.
 
@@ -184,3 +192,82 @@ class PushAround(PlanarScript):
 
     def _on_table(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.clip(point, -self.EDGE, self.EDGE)
+
+
+class PickAround(GoingScript):
+    """
+    For PickCube: grasps the cube and carries it somewhere, or sweeps through it with closed fingers.
+
+    Grasps are aimed a little beside the cube's middle, so that some fail; what was grasped is let go
+    of in the air sometimes. A quarter of the time is noise alone, with the grip as it happens to be.
+    """
+
+    NOISE = 0.15
+    LOW, HIGH = np.array([0.32, -0.16, 0.02]), np.array([0.52, 0.16, 0.2])
+    """m: where the grip goes on purpose."""
+    ABOVE, GRASP = 0.09, 0.02
+    """m, heights of the grip above the cube before it goes down, and when it closes."""
+    MISS = 0.006
+    """m, standard deviation in x and y of where it goes down."""
+    EFFORT = 8.0
+    """N."""
+
+    def __init__(self, contract: Contract, generator: np.random.Generator, sense: Sense) -> None:
+        """
+        Prepare; see :class:`Scripted`.
+
+        The state holds the arm's angles: where the grip is follows from a model of the arm.
+        """
+        self._model = load_model("pick_cube").compile()
+        self._data = mujoco.MjData(self._model)
+        super().__init__(contract, generator, sense)
+
+    def _place(self) -> NDArray[np.float64]:
+        self._data.qpos[:] = self._sense()[: self._model.nq]
+        mujoco.mj_kinematics(self._model, self._data)
+        return self._data.site("grip").xpos.copy()
+
+    def _script(self) -> Steps:
+        while True:
+            kind = self._generator.random()
+            if kind < 0.25:
+                yield from self._wander(0.5, 1.5)
+            elif kind < 0.4:
+                yield from self._sweep(self._speed())
+            else:
+                yield from self._carry(self._speed())
+
+    def _carry(self, speed: float) -> Steps:
+        aim = self._cube()[:2] + self._generator.normal(0, self.MISS, 2)
+        for height, seconds, within in ((self.ABOVE, 2.0, 0.02), (self.GRASP, 1.5, 0.006)):
+            down = self._go(np.append(aim, height), speed, seconds, within)
+            yield from self._gripping(-self.EFFORT, down)
+        yield from self._gripping(self.EFFORT, self._stay(0.4))
+        for _ in range(int(self._generator.integers(1, 3))):
+            place = self._generator.uniform(self.LOW, self.HIGH)
+            yield from self._gripping(self.EFFORT, self._go(place, speed, 2.0, 0.02))
+        if self._chance(0.5):  # put it down rather than drop it
+            place[2] = self.GRASP
+            yield from self._gripping(self.EFFORT, self._go(place, speed, 1.5, 0.01))
+        yield from self._gripping(-self.EFFORT, self._stay(0.3))
+
+    def _sweep(self, speed: float) -> Steps:
+        cube = self._cube()
+        angle = self._generator.uniform(-np.pi, np.pi)
+        way = 0.08 * np.array([np.cos(angle), np.sin(angle), 0])
+        for point, seconds in ((cube - way + [0, 0, self.ABOVE], 2.0), (cube - way, 1.0), (cube + way, 2.0)):
+            inside = np.clip(point, self.LOW, self.HIGH)
+            yield from self._gripping(self.EFFORT, self._go(inside, speed, seconds, 0.01))
+
+    def _cube(self) -> NDArray[np.float64]:
+        return self._sense()[8:11].copy()
+
+    def _stay(self, seconds: float) -> Steps:
+        for _ in range(round(seconds * self._contract.rate)):
+            yield self.NOISE * self._noise.next()
+
+    def _gripping(self, effort: float, steps: Steps) -> Steps:
+        """Add an effort of the fingers, N, to what is done meanwhile."""
+        for action in steps:
+            action[3] += effort
+            yield action
