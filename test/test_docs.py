@@ -108,5 +108,5 @@ def test_stack_arguments_in_documents_exist() -> None:
     """``name:=value`` that `smwm up` and ros2 launch do not know."""
     stack = yaml.safe_load((ROOT / "config" / "stack.yaml").read_text(encoding="utf-8"))
     for document in DOCUMENTS:
-        named = {name for line in snippets(document) for name in re.findall(r"(?<![\w-])([a-z_]+):=", line)}
+        named = {name for line in snippets(document) for name in re.findall(r"(?<![\w.-])([a-z_]+):=", line)}
         assert named <= stack["arguments"].keys(), document.name
