@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
 import yaml
 
 from smwm_ros.errors import CheckpointError, ConfigError, ContractError, StackError
+from smwm_ros.resources import large_messages
 from smwm_ros.stack.description import (
     ProcessSpec,
     StackFile,
@@ -324,3 +326,17 @@ def test_log_lines_are_followed(fake, tmp_path: Path):
     with Supervisor([fake("orderly")], logs=tmp_path) as stack:
         stack.wait_ready(20)
         assert next(stack.follow()) == ("orderly", "mode orderly")
+
+
+def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch):
+    """Fast DDS loses large images by default; but a profile that the user has chosen stays."""
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    chosen = {spec.name: spec.environment for spec in describe("record", {"bag": "x"})}
+    assert set(chosen["sim"]) == {"FASTDDS_DEFAULT_PROFILES_FILE"} == set(chosen["recorder"])
+    assert chosen["action"] == chosen["explorer"] == {}
+    profile = ElementTree.parse(chosen["sim"]["FASTDDS_DEFAULT_PROFILES_FILE"])
+    assert int(profile.findtext(".//{*}segment_size") or 0) > 2 * 640 * 480 * 3
+    assert set(large_messages({"ROS_DISTRO": "jazzy"})) == {"FASTRTPS_DEFAULT_PROFILES_FILE"}
+    assert large_messages({"FASTRTPS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
+    assert large_messages({"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
