@@ -174,10 +174,12 @@ class Recorder:
     def status(self) -> dict[str, object]:
         """Return what diagnostics should show."""
         session = self._session
-        shown: dict[str, object] = {"recording": session.bag.path if session else ""}
+        shown: dict[str, object] = {
+            "recording": session.bag.path if session else "",
+            "backlog_mb": f"{session.waiting / MB if session else 0:.1f}",
+        }
         if session:
             shown["written_mb"] = f"{session.written / MB:.1f}"
-            shown["backlog_mb"] = f"{session.waiting / MB:.1f}"
             shown |= {f"recorded {topic}": count for topic, count in dict(session.bag.counts).items()}
             shown |= {f"lost {topic}": count for topic, count in (self._missed + session.dropped).items()}
         if self.keeping:
