@@ -12,6 +12,9 @@ from smwm_ros.tasks.base import CameraInfo, RobotTask
 
 __all__ = ["CameraInfo", "RobotTask", "make_task"]
 
+FOREIGN = "gymnasium:"
+"""Before the id of an environment that is no robot task, in a contract."""
+
 for _name, _place, _stiff in (
     ("Reacher", "reacher:Reacher", None),
     ("ReacherTorque", "reacher_torque:ReacherTorque", None),
@@ -35,7 +38,8 @@ def make_task(contract: Contract, **options: Any) -> RobotTask:
     Build the simulated robot that a contract names.
 
     Args:
-        contract: the robot; its ``task`` is a gymnasium id.
+        contract: the robot; its ``task`` is the gymnasium id of a robot task, or ``gymnasium:`` and
+            the id of any environment (see :class:`smwm_ros.tasks.gymnasium_task.GymnasiumTask`).
         options: passed to the task, e.g. ``distractors=True``.
 
     Raises:
@@ -47,13 +51,17 @@ def make_task(contract: Contract, **options: Any) -> RobotTask:
             f"the contract of '{contract.name}' names no task: it is a real robot. To simulate it, add "
             "'task: <gymnasium id>', for example 'task: smwm/Reacher-v0'."
         )
+    if contract.task.startswith(FOREIGN):
+        from smwm_ros.tasks.gymnasium_task import GymnasiumTask  # noqa: PLC0415 - MuJoCo, which many do without
+
+        return GymnasiumTask(contract, contract.task.removeprefix(FOREIGN), **options)
     try:
         task = gymnasium.make(contract.task, contract=contract, **options).unwrapped
     except (gymnasium.error.Error, TypeError) as error:
         raise SimulationError(f"cannot build the task '{contract.task}': {error}") from error
     if not isinstance(task, RobotTask):
         raise SimulationError(
-            f"'{contract.task}' is a {type(task).__name__}, not a robot task; write a subclass of "
-            "smwm_ros.tasks.RobotTask for it."
+            f"'{contract.task}' is a {type(task).__name__}, not a robot task; write "
+            f"'task: {FOREIGN}{contract.task}' to use it as it is, or a subclass of smwm_ros.tasks.RobotTask."
         )
     return task

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
-from smwm_ros.tasks.gl import mujoco
-from smwm_ros.tasks.mujoco_task import load_model
 from smwm_ros.tasks.noise import ColouredNoise, limit_change
 
 Sense = Callable[[], NDArray[np.float64]]
@@ -218,13 +216,17 @@ class PickAround(GoingScript):
 
         The state holds the arm's angles: where the grip is follows from a model of the arm.
         """
+        from smwm_ros.tasks.gl import mujoco  # noqa: PLC0415 - which needs OpenGL; other policies do without
+        from smwm_ros.tasks.mujoco_task import load_model  # noqa: PLC0415
+
+        self._kinematics = mujoco.mj_kinematics
         self._model = load_model("pick_cube").compile()
         self._data = mujoco.MjData(self._model)
         super().__init__(contract, generator, sense)
 
     def _place(self) -> NDArray[np.float64]:
         self._data.qpos[:] = self._sense()[: self._model.nq]
-        mujoco.mj_kinematics(self._model, self._data)
+        self._kinematics(self._model, self._data)
         return self._data.site("grip").xpos.copy()
 
     def _script(self) -> Steps:
