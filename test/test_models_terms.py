@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -172,22 +173,46 @@ def batch() -> tuple[Tensor, Tensor]:
     return frames, torch.randn(6, 2, 5, 2, generator=generator)
 
 
-def test_automatic_weight_balances_gradients() -> None:
-    """On one batch it settles where the term's gradient on the latents is ``share`` times the fixed ones'."""
-    learner = learner_of(small(terms={"forward": 1.0, "inverse": {"weight": "auto", "share": 2.0}}))
-    for _ in range(400):
-        learner(*batch())
-    frames, actions = batch()
-    latents = learner.model.encode(frames.flatten(0, 1)).view(6, 3, -1)
-    blocks = learner.model.standardise(actions)
-    forward, inverse = (
-        torch.autograd.grad(term(learner.model, latents, blocks), latents, retain_graph=True)[0].norm()
-        for term in learner.terms
+def play(learner: Learner, values: list[float]) -> list[float]:
+    """Let the inverse loss take these values in turn; return the weight after each."""
+    weights = []
+    for value in values:
+        learner._follow(torch.tensor([value]))
+        weights.append(learner.weights["inverse"])
+    return weights
+
+
+def test_automatic_weight_keeps_its_term_near_its_best() -> None:
+    """It falls while the term is within its slack of its best, rises when it is not, within bounds."""
+    learner = learner_of(
+        small(terms={"forward": 1.0, "inverse": {"weight": "auto", "slack": 0.2, "start": 5.0}})
     )
-    assert learner.weights["inverse"] == pytest.approx(float(2 * forward / inverse), rel=0.02)
-    loss, values = learner(frames, actions)
-    expected = values["forward"] + learner.weights["inverse"] * values["inverse"]
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
+    falling = play(learner, [1.0, 0.5] + [0.5] * 200)
+    assert falling[0] == pytest.approx(5.0 * math.exp(-0.02 * 0.2))
+    assert all(after < before for before, after in itertools.pairwise(falling))
+    rising = play(learner, [0.7] * 300)
+    assert rising[-1] > rising[100] > min(rising)
+    assert play(learner, [50.0] * 800)[-1] == pytest.approx(1e3)
+    assert play(learner, [0.1] * 10000)[-1] == pytest.approx(1e-3)
+
+
+def test_automatic_weight_finds_the_edge_of_the_slack() -> None:
+    """A term that suffers as its weight falls, 0.2 + 0.1 / weight, ends at 1.1 times its best."""
+    learner = learner_of(small(terms={"forward": 1.0, "inverse": "auto"}))
+    weight, best = 10.0, 0.21
+    for _ in range(6000):
+        (weight,) = play(learner, [max(best, 0.2 + 0.1 / weight)])
+    assert 0.2 + 0.1 / weight == pytest.approx(1.1 * best, rel=0.03)
+
+
+def test_automatic_weight_is_in_the_loss() -> None:
+    """The loss is the fixed terms plus the automatic ones by their weights of the moment."""
+    learner = learner_of(small(terms={"forward": 2.0, "inverse": "auto", "sigreg": "auto"}))
+    torch.manual_seed(0)
+    loss, values = learner(*batch())
+    expected = 2 * values["forward"] + sum(weight * values[name] for name, weight in learner.weights.items())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
 
 
 def test_automatic_weight_rests_while_judging() -> None:
@@ -195,7 +220,7 @@ def test_automatic_weight_rests_while_judging() -> None:
     learner = learner_of(small(terms={"forward": 1.0, "inverse": "auto"})).eval()
     with torch.inference_mode():
         learner(*batch())
-    assert learner.weights == {"inverse": 1.0}
+    assert learner.weights == {"inverse": pytest.approx(10.0)}
 
 
 @pytest.mark.parametrize(
@@ -246,4 +271,4 @@ def test_a_new_term_is_a_class_and_a_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert learner.terms[1].latent == 8
     frames, actions = batch()
     loss, values = learner(frames[:, :2], actions[:, :1])
-    assert float(loss) == pytest.approx(float(values["forward"] + 0.5 * values["small"]))
+    assert loss.item() == pytest.approx((values["forward"] + 0.5 * values["small"]).item())

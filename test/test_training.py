@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from blobs import SIZE, blob_contract, write_blobs
 from safetensors.torch import load_file
 
 from smwm_ros.contract import Contract
@@ -20,39 +21,20 @@ from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.data.store.writer import EpisodeWriter
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.models.config import ModelConfig, load_model_config
-from smwm_ros.resources import find_contract
 from smwm_ros.training.dataset import Feed, Windows, load_windows
 from smwm_ros.training.log import read_log
 from smwm_ros.training.trainer import learning_rate, train
 
-SIZE = 16
-
 
 @pytest.fixture(scope="module")
 def contract() -> Contract:
-    """The reacher with smaller images and blocks of two ticks."""
-    whole = find_contract("reacher")
-    image = whole.observation.image.model_copy(update={"width": SIZE, "height": SIZE, "size": SIZE})
-    observation = whole.observation.model_copy(update={"image": image})
-    return whole.model_copy(update={"observation": observation, "block": 2})
+    return blob_contract()
 
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory, contract: Contract) -> Path:
-    """Episodes of a blob that the action moves: what the models have to find is known."""
-    generator = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("store") / "blob.h5"
-    grid = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij"), -1)
-    with EpisodeWriter(path, contract) as writer:
-        for _ in range(50):
-            actions = np.full((40, 2), np.nan, np.float32)
-            positions = np.full((40, 2), 8.0)
-            for tick in range(39):
-                positions[tick + 1] = np.clip(positions[tick] + generator.uniform(-2, 2, 2), 3, 13)
-                actions[tick] = positions[tick + 1] - positions[tick]
-            distance = np.square(grid - positions[:, None, None]).sum(-1)
-            pixels = np.repeat((255 * np.exp(-distance / 4)).astype(np.uint8)[..., None], 3, -1)
-            writer.append({"pixels": pixels, "action": actions})
+    write_blobs(path, contract)
     return path
 
 

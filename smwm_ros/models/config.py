@@ -80,9 +80,11 @@ class Term(Arguments):
     """A term of the objective: its weight, and arguments for its class."""
 
     weight: float | Literal["auto"]
-    """Factor in the loss, or ``auto``: balanced against the terms with fixed weights, see ``share``."""
-    share: Positive = 1.0
-    """With ``auto``: gradient that the term shall send into the latents, that of the fixed ones being 1."""
+    """Factor in the loss, or ``auto``: the smallest that keeps the term near its lowest value."""
+    slack: Positive = 0.1
+    """With ``auto``: share by which the term may exceed its lowest value."""
+    start: Positive = 10.0
+    """With ``auto``: the weight to begin with."""
 
     @field_validator("weight", mode="before")
     @classmethod
@@ -172,9 +174,7 @@ class ModelConfig(Settings):
         if "inverse" in self.terms and self.inverse.type == "none":
             raise ValueError("terms.inverse needs an inverse model; inverse.type is none")
         if all(term.weight == "auto" for term in self.terms.values()):
-            raise ValueError(
-                "terms: at least one weight must be a number, for the others to be balanced against"
-            )
+            raise ValueError("terms: at least one weight must be a number")
         return self
 
 

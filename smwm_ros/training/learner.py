@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from smwm_ros.models.config import ModelConfig
 from smwm_ros.models.world_model import WorldModel
 
-BALANCE_RATE = 0.02
-"""How fast an automatic weight follows the gradients: a mean over about 50 steps."""
-BALANCE_LIMIT = 10.0
-"""Largest absolute logarithm of an automatic weight."""
+MEMORY = 0.02
+"""How fast the running means of the losses follow: over about 50 steps."""
+RATE = 0.02
+"""How fast an automatic weight moves: by at most 2 % a step."""
+LIGHTEST, HEAVIEST = 1e-3, 1e3
+"""Bounds of an automatic weight."""
 
 
 class Learner(nn.Module):
     """
     A world model and the terms it is trained by; its parameters are those of both.
 
-    A weight that is ``auto`` is balanced by gradients: it is the one at which the term's gradient with
-    respect to the latents is ``share`` times as large as that of all terms with fixed weights together,
-    smoothed over steps. Only the small networks behind the latents are gone through for it, not the
-    encoder.
+    A weight that is ``auto`` is the smallest at which its term stays within ``slack`` of the lowest
+    value (a running mean) that it has had: while it does, the weight falls, and when it does not, the
+    weight rises. So the other terms are minimised under the constraint that this one does not suffer
+    (GECO, arXiv 1810.00597), and no weight has to be searched for each task.
     """
 
     log_weights: Tensor
+    means: Tensor
+    lowest: Tensor
 
     def __init__(self, model: WorldModel, config: ModelConfig) -> None:
         """
@@ -43,8 +49,13 @@ class Learner(nn.Module):
         self.names = tuple(config.terms)
         self.terms = nn.ModuleList(term.build(name, **shape) for name, term in config.terms.items())
         self._fixed = {name: term.weight for name, term in config.terms.items() if term.weight != "auto"}
-        self._shares = {name: term.share for name, term in config.terms.items() if term.weight == "auto"}
-        self.register_buffer("log_weights", torch.zeros(len(self._shares)))
+        automatic = {name: term for name, term in config.terms.items() if term.weight == "auto"}
+        self._automatic = tuple(automatic)
+        self._slack = tuple(term.slack for term in automatic.values())
+        starts = torch.tensor([term.start for term in automatic.values()])
+        self.register_buffer("log_weights", starts.log())
+        self.register_buffer("means", torch.full_like(starts, torch.inf))
+        self.register_buffer("lowest", torch.full_like(starts, torch.inf))
 
     def forward(self, frames: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """
@@ -66,26 +77,24 @@ class Learner(nn.Module):
             (weight * values[name] for name, weight in self._fixed.items()),
             torch.zeros((), device=latents.device),
         )
-        if self._shares:
-            balanced = [values[name] for name in self._shares]
-            if self.training and latents.requires_grad:
-                self._balance(latents, loss, balanced)
-            loss = loss + (self.log_weights.exp() * torch.stack(balanced)).sum()
+        if self._automatic:
+            own = torch.stack([values[name] for name in self._automatic])
+            if self.training:
+                self._follow(own.detach())
+            loss = loss + (self.log_weights.exp() * own).sum()
         return loss, values
 
     @property
     def weights(self) -> dict[str, float]:
         """The automatic weights as they are now, by term."""
-        return dict(zip(self._shares, self.log_weights.exp().tolist(), strict=True))
+        return dict(zip(self._automatic, self.log_weights.exp().tolist(), strict=True))
 
-    def _balance(self, latents: Tensor, fixed: Tensor, balanced: list[Tensor]) -> None:
-        """Move the automatic weights towards those that balance this batch's gradients."""
-        against, *own = (
-            torch.autograd.grad(part, latents, retain_graph=True)[0].norm() for part in (fixed, *balanced)
-        )
-        shares = torch.tensor(list(self._shares.values()), device=latents.device)
-        # A collapsed latent has no gradients to balance: the limit keeps the weights finite.
-        target = (shares * against / torch.stack(own).clamp_min(1e-30)).clamp_min(1e-30).log()
-        target = target.clamp(-BALANCE_LIMIT, BALANCE_LIMIT)
-        # Not in place: the graph of the step before may still hold the old weights.
-        self.log_weights = torch.lerp(self.log_weights, target, BALANCE_RATE).detach()
+    @torch.no_grad()
+    def _follow(self, values: Tensor) -> None:
+        """Move the automatic weights, given their terms' values in this batch."""
+        self.means.copy_(torch.where(self.means.isinf(), values, self.means.lerp(values, MEMORY)))
+        torch.minimum(self.lowest, self.means, out=self.lowest)
+        slack = torch.tensor(self._slack, device=values.device)
+        excess = self.means / self.lowest.clamp_min(1e-30) - 1 - slack
+        self.log_weights.add_(RATE * excess.clamp(-1, 1))
+        self.log_weights.clamp_(math.log(LIGHTEST), math.log(HEAVIEST))

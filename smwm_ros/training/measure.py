@@ -79,15 +79,10 @@ def fit_statistics(model: WorldModel, windows: Windows) -> None:
     Set the buffers that standardise actions and centre images, from the training windows.
 
     Raises:
-        DataError: actions that are not finite, or a dimension of them that does not vary.
+        DataError: a dimension of the actions does not vary.
     """
     ticks = windows.starts[:, None] + np.arange(windows.window * windows.block)
     actions = torch.from_numpy(windows.actions[ticks]).flatten(0, 1)
-    if not actions.isfinite().all():
-        raise DataError(
-            f"{int((~actions.isfinite()).any(1).sum())} of the actions within episodes are not finite; "
-            "'smwm data check' says where. Ingest the bags again, or leave these episodes out."
-        )
     std = actions.std(0)
     if (std < 1e-6).any():
         raise DataError(

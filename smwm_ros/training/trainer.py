@@ -82,7 +82,7 @@ def train(
 
     Raises:
         ConfigError: ``output`` holds a run already, or one that does not fit what is resumed.
-        DataError: the store is too small, or its actions are not finite or do not vary.
+        DataError: the store is too small, or its actions do not vary.
         TrainingError: the loss is not finite or explodes, or the latent collapses.
     """
     began = time.perf_counter()
