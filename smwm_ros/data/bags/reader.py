@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -39,7 +40,6 @@ class BagReader:
     Attributes:
         path: the bag's folder, or one of its files.
         topics: type of each topic that is in the bag.
-        custom_data: what the recorder noted in the bag's metadata.
         notes: what was wrong with the bag and could be mended, in words.
         losses: what cannot be read; empty unless the bag is salvaged.
         files: the bag's files.
@@ -60,7 +60,7 @@ class BagReader:
         self.path = Path(path)
         contents = contents_of(self.path, salvage=salvage)
         self.files = contents.files
-        self.custom_data = contents.custom_data
+        self._noted = contents.custom_data
         self.notes = contents.notes
         self.losses = [Loss(name, 0, 0, "the file is not there") for name in contents.absent]
         self._compressed = contents.compressed_messages
@@ -72,9 +72,6 @@ class BagReader:
             for file in self.files:
                 with self._errors_named(file):
                     self._open(file)
-            if not self.custom_data:
-                noted = (custom_data_in(file.metadata) for file in self._readers())
-                self.custom_data = next(filter(None, noted), {})
             self.topics = {channel.topic: channel.kind for channel in self._channels()}
             if not self.count(self.topics):
                 why = "; ".join(map(str, self.losses)) or "no message was recorded"
@@ -153,6 +150,13 @@ class BagReader:
     def channel(self, topic: str) -> Channel:
         """Return what a topic of the bag is: its type, with the definition, and its encoding."""
         return next(channel for channel in self._channels() if channel.topic == topic)
+
+    @cached_property
+    def custom_data(self) -> dict[str, str]:
+        """What the recorder noted: in metadata.yaml, or else in one of the files."""
+        if self._noted:
+            return self._noted
+        return next(filter(None, (custom_data_in(file.metadata) for file in self._readers())), {})
 
     @property
     def storage(self) -> Literal["mcap", "sqlite3"]:

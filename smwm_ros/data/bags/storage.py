@@ -77,7 +77,7 @@ class Loss:
 
 def parse_offered_qos(text: str) -> tuple[Qos, ...]:
     """Read the quality of service that publishers offered; nothing if it is not told in a known way."""
-    if not text or len(text) > LARGEST_QOS:
+    if text.strip() in ("", "[]") or len(text) > LARGEST_QOS:
         return ()
     try:
         return tuple(parse_qos(load_yaml(text)))
