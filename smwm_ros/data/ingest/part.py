@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ from smwm_ros.errors import ContractError, DataError
 
 BATCH_ROWS = 512
 BATCH_BYTES = 1 << 24
-"""Rows, and bytes of them, that are handed to the store at once."""
+"""Rows, and bytes of their pictures, that are handed to the store at once."""
+BATCHES = 3
+"""Those that may wait to be written."""
 RATE_TOLERANCE = 0.1
 """Part by which the images' rate may differ from the contract's before the report says so."""
 FROZEN_TOLERANCE = 0.01
@@ -114,10 +117,10 @@ def make_part(job: Job, progress: Progress | None = None) -> Record:
     """
     before = looks(job.bag)
     given_up = Event()
-    with ThreadPoolExecutor(2) as pool, BagReader(job.bag) as bag:
+    with ThreadPoolExecutor(1, "fingerprint") as pool, BagReader(job.bag) as bag:
         digest = pool.submit(content, job.bag, given_up)
         try:
-            fingerprint, report = _write_part(job, bag, pool, progress)
+            fingerprint, report = _write_part(job, bag, progress)
         except BaseException:
             given_up.set()
             raise
@@ -139,64 +142,63 @@ def make_part(job: Job, progress: Progress | None = None) -> Record:
     return record
 
 
-def _write_part(
-    job: Job, bag: BagReader, pool: ThreadPoolExecutor, progress: Progress | None
-) -> tuple[str, BagReport]:
+def _write_part(job: Job, bag: BagReader, progress: Progress | None) -> tuple[str, BagReport]:
     """Write the rows of a bag; return their fingerprint, or none if there is no episode, and the report."""
     rows = BagRows(bag, job.contract, namespace=job.namespace, depth=job.depth, threads=job.threads)
     writer = EpisodeWriter(job.part.with_suffix(".h5"), job.store_contract)
-    batch = _Batch(job, writer, pool)
-    with suppress(_NoEpisode), writer:
-        try:
-            for row in rows.read(progress):
-                batch.add(row)
-            batch.flush()
-        finally:
-            batch.wait()
-        if not batch.meter.episodes:
+    batches = _Batches(job, writer)
+    with suppress(_NoEpisode), writer, batches:
+        for row in rows.read(progress):
+            batches.add(row)
+        batches.flush()
+        if not batches.meter.episodes:
             raise _NoEpisode
-    return writer.fingerprint, _report(job, bag, rows, batch)
+    return writer.fingerprint, _report(job, bag, rows, batches.meter)
 
 
 class _NoEpisode(Exception):
     """There is nothing to make a store of."""
 
 
-class _Batch:
+class _Batches:
     """
-    Rows on their way into the store, many at a time.
+    Rows on their way into the store, many at a time; a context manager.
 
-    While a thread writes one batch, the next one is gathered.
+    A thread writes one batch after another, while the next ones are gathered.
     """
 
-    def __init__(self, job: Job, writer: EpisodeWriter, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, job: Job, writer: EpisodeWriter) -> None:
         self._contract = job.contract
         self._origin = str(job.bag)
         self._depth = job.depth
         self._writer = writer
-        self._pool = pool
-        self._writing: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(1, "write")
+        self._writing: deque[Future[None]] = deque()
         self._rows: list[Row[Picture]] = []
         size = job.contract.observation.image.size
         self._most = max(1, min(BATCH_ROWS, BATCH_BYTES // (3 * size * size)))
         self.meter = QualityMeter(job.contract)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The store is closed next: nothing may be writing into it.
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
     def add(self, row: Row[Picture]) -> None:
+        """Take a row; raise what went wrong with earlier ones."""
         self._rows.append(row)
         if row.last or len(self._rows) >= self._most:
             rows, self._rows = self._rows, []
-            self.flush()
-            self._writing = self._pool.submit(self._write, rows)
+            while len(self._writing) >= BATCHES:
+                self._writing.popleft().result()
+            self._writing.append(self._pool.submit(self._write, rows))
 
     def flush(self) -> None:
-        """Wait for what is being written, and raise what went wrong with it."""
-        if self._writing is not None:
-            self._writing.result()
-
-    def wait(self) -> None:
-        """Wait for what is being written, whatever becomes of it: the file is about to be closed."""
-        if self._writing is not None:
-            wait([self._writing])
+        """Wait until all is written, and raise what went wrong with it."""
+        while self._writing:
+            self._writing.popleft().result()
 
     def _write(self, rows: list[Row[Picture]]) -> None:
         contract = self._contract
@@ -220,8 +222,8 @@ class _Batch:
             self._writer.end_episode(outcome=outcome, label=last.label, origin=self._origin)
 
 
-def _report(job: Job, bag: BagReader, rows: BagRows, batch: _Batch) -> BagReport:
-    aligner, gate, meter = rows.aligner, rows.aligner.gate, batch.meter
+def _report(job: Job, bag: BagReader, rows: BagRows, meter: QualityMeter) -> BagReport:
+    aligner, gate = rows.aligner, rows.aligner.gate
     intervals = meter.intervals_ns
     p50, p99 = np.percentile(intervals, [50, 99]) if len(intervals) else (0.0, 0.0)
     episodes = meter.episodes
