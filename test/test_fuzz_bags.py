@@ -47,7 +47,7 @@ def test_two_hundred_damaged_bags() -> None:
     ("fault", "outcome"),
     [
         ("raise ValueError('oh')", "crash"),
-        ("import os; os.abort()", "crash"),
+        ("import os; os.kill(os.getpid(), 9)", "crash"),
         ("bytearray(2**33)", "crash"),
         ("import time; time.sleep(60)", "hang"),
     ],
@@ -73,7 +73,7 @@ def test_a_bomb_is_not_decompressed(kind: str) -> None:
         bomb = pytest.importorskip("lz4.frame").compress(bytes(2**28))
     before = peak()
     for size in (100, 2**20, None if kind == "zstd" else 2**20, 2**50):
-        with pytest.raises(DataError, match="believed|come out"):
+        with pytest.raises(DataError, match=r"believed|come out"):
             decompress(bomb, kind, size)
     assert peak() - before < 3 * compression.SMALL
 
@@ -88,7 +88,7 @@ def test_what_does_not_end_is_refused() -> None:
 
 @pytest.mark.parametrize("text", METADATA_BOMBS)
 def test_metadata_bombs_are_defused(tmp_path: Path, bags: dict[str, Files], text: str) -> None:
-    """Deep nesting ends PyYAML's C loader with a segmentation fault; merges and references fill the memory."""
+    """Deep nesting ends PyYAML's C loader with a segmentation fault; merges fill the memory."""
     write_files(tmp_path / "bag", {**bags["zstd"], "metadata.yaml": text.encode()})
     try:
         with BagReader(tmp_path / "bag") as bag:
@@ -137,22 +137,19 @@ def test_a_type_defined_otherwise_is_refused(tmp_path: Path, bags: dict[str, Fil
         ingest([tmp_path / "bag"], tmp_path / "store.h5", jobs=1)
 
 
-def test_more_fields_than_known_are_no_fault() -> None:
+@pytest.mark.parametrize(
+    ("fields", "lacked"),
+    [
+        ("builtin_interfaces/Time stamp\nstring frame_id\nuint8 more", ""),
+        ("builtin_interfaces/Time stamp\nstring frame", "frame_id"),
+        ("builtin_interfaces/Time stamp\nuint8 frame_id", "frame_id"),
+    ],
+)
+def test_only_more_fields_than_known_are_no_fault(fields: str, lacked: str) -> None:
     """Later distributions add some."""
-    text = "std_msgs/Header header\nbyte[] data\n{0}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\n"
-    text += "string frame_id\nuint8 more\n{0}\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
-    definition = MessageDefinition(MessageDefinitionFormat.MSG, text.format("=" * 80))
-    assert (
-        lacking("std_msgs/msg/Header", definition._replace(data=text.format("=" * 80).partition("\n")[2]))
-        != ""
-    )
-    image = MessageDefinition(
-        MessageDefinitionFormat.MSG,
-        "builtin_interfaces/Time stamp\nstring frame_id\nuint8 x\n"
-        + "=" * 80
-        + "\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n",
-    )
-    assert lacking("std_msgs/msg/Header", image) == ""
+    time = f"\n{'=' * 80}\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+    definition = MessageDefinition(MessageDefinitionFormat.MSG, fields + time)
+    assert lacking("std_msgs/msg/Header", definition) == lacked
 
 
 def test_chunks_in_any_order_are_read_in_order(tmp_path: Path) -> None:
@@ -162,17 +159,11 @@ def test_chunks_in_any_order_are_read_in_order(tmp_path: Path) -> None:
             bag.tick((number + 1) * PERIOD, number)
             bag.writer.flush()
     data = (tmp_path / "bag" / "bag_0.mcap").read_bytes()
-    places = [
-        (begin - 9 + 8, end + 8) for opcode, begin, end in mcap.records(data[8:-8], 0) if opcode == mcap.CHUNK
-    ]
+    records = mcap.records(data[8:-8], 0)
+    places = [slice(begin - 1, end + 8) for opcode, begin, end in records if opcode == mcap.CHUNK]
     first, second = places[1], places[4]
-    swapped = (
-        data[: first[0]]
-        + data[slice(*second)]
-        + data[first[1] : second[0]]
-        + data[slice(*first)]
-        + data[second[1] :]
-    )
+    between = data[first.stop : second.start]
+    swapped = data[: first.start] + data[second] + between + data[first] + data[second.stop :]
     with BagReader(tmp_path / "bag") as bag:
         expected = list(bag.raw(bag.topics))
     (tmp_path / "bag" / "bag_0.mcap").write_bytes(swapped)
