@@ -122,7 +122,8 @@ class Robot:
     def ready(self) -> bool:
         """Whether all nodes are up and hear each other."""
         heard = bool(self.statuses) and self.statuses[-1].message == "waiting for a goal"
-        return heard and bool(self._lock_step or self.applied) and self.goals.server_is_ready()
+        acts = bool(self._lock_step or self.applied)
+        return heard and acts and bool(self.beliefs) and self.goals.server_is_ready()
 
     def goal(
         self, position: Any, *, tolerance: float = -1.0, time_limit: float = 0.0, **request: Any
