@@ -163,14 +163,14 @@ class PlayerNode(SmwmNode):
             try:
                 kind = message_class(bag, bag.topics[topic])
             except DataError as error:
-                if topic in wanted:
+                if {topic, topic.lstrip("/")} & set(wanted):
                     raise DataError(f"{bag.path}: cannot play {topic}: {error}") from error
                 self._skip(topic, str(error))
                 continue
             qos = to_offer(bag.offered_qos(topic), overrides.get(topic), reliable=self.value("reliable"))
-            # Relative to the node's namespace; without one, this is the recorded name.
             if has_header(kind):
                 self._stamped.add(topic)
+            # Relative to the node's namespace; without one, this is the recorded name.
             self._topics[topic] = self.create_publisher(kind, topic.lstrip("/"), profile(qos))
         if not self._topics:
             raise DataError(f"{bag.path}: nothing can be played. {'; '.join(self.notes)}")
