@@ -75,7 +75,7 @@ def _readable(found: dict[str, Any]) -> dict[str, Any]:
     begun = datetime.fromtimestamp(found["start_ns"] / 1e9, tz=timezone.utc)
     return {
         "bag": found["path"],
-        "state": "whole" if found["whole"] else "damaged, see below",
+        "state": "whole" if found["whole"] else "not whole, see below",
         "storage": " ".join(filter(None, (found["storage"], found["compression"]))),
         "size": f"{found['bytes'] / 1e6:.2f} MB",
         "begun": begun.isoformat(sep=" ", timespec="seconds"),
