@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import PERIOD, Recording, action, joints, numbered, record, robot
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.data.bags.reader import BagReader
@@ -121,6 +121,39 @@ def test_sqlite_bags_are_read(tmp_path: Path) -> None:
     with sqlite3.connect(next((tmp_path / "bag").glob("*.db3"))) as database:
         database.execute("DELETE FROM message_definitions")
     assert read(tmp_path / "bag", ACTIONS)[0][2].values.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_bags_compressed_as_rosbag2_can_are_read(
+    tmp_path: Path, storage: StoragePlugin, mode: CompressionMode
+) -> None:
+    """Whole files or single messages; damage to them is named as everywhere."""
+    types = message_types()
+    writer = Writer(tmp_path / "bag", version=8, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        made = action(5, [1.0, 2.0])
+        connection = writer.add_connection(ACTIONS, made.__msgtype__, typestore=types)
+        for stamp in range(3):
+            writer.write(connection, stamp, types.serialize_cdr(made, made.__msgtype__))
+    assert [message.values.tolist() for _, _, message in read(tmp_path / "bag", ACTIONS)] == 3 * [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
+def test_chunks_are_read_however_they_are_compressed(tmp_path: Path, compression: Any) -> None:
+    sent = []
+    with BagWriter(tmp_path / "bag", compression=compression) as bag:
+        bag.add_topic("/x", "std_msgs/msg/Float64MultiArray")
+        for number in range(300):
+            data = np.random.default_rng(number // 3).bytes(9000)
+            bag.write("/x", 1000 + number, data)
+            sent.append(("/x", 1000 + number, data))
+    with BagReader(tmp_path / "bag") as reader:
+        assert reader.compression == ("" if compression == "none" else compression)
+        assert list(reader.raw(["/x"])) == sent
+        assert list(reader.raw(["/x"], start=1250)) == sent[250:]
+        assert reader.span == (1000, 1299)
 
 
 def test_a_file_alone_is_a_bag(whole: Path) -> None:

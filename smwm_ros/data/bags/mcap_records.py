@@ -125,7 +125,7 @@ class Topics:
     """The channels of a file, put together from its schemas and channels."""
 
     def __init__(self) -> None:
-        self.schemas: dict[int, Schema] = {}
+        self.schemas = {0: Schema("", "", "")}
         self.channels: dict[int, Channel] = {}
 
     def add(self, opcode: int, content: bytes, offset: int) -> None:
