@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from smwm_ros.data.bags import mcap_records as mcap
-from smwm_ros.data.bags.compression import LARGEST, decompress
+from smwm_ros.data.bags.compression import decompress
 from smwm_ros.data.bags.mcap_records import HEAD, INDEX_HEAD, MAGIC, MESSAGE_HEAD, Block
 from smwm_ros.data.bags.storage import HOPELESS, LAST_STAMP, Channel, Damaged, Loss, Message
 from smwm_ros.errors import DataError
@@ -26,6 +26,8 @@ RUN = 2**20
 """Bytes of messages outside of chunks that are read at once."""
 GLANCE = 64
 """Bytes of a record that are enough to judge it."""
+LARGEST_INDEX = 2**27
+"""Bytes; that of a bag of 20 GB has some 5 MB."""
 WINDOW = 2**22
 """Bytes that are searched at once for where a file goes on."""
 
@@ -138,7 +140,8 @@ class McapReader:
         begin = len(MAGIC)
         if self._bytes(0, begin) != MAGIC:
             if not self._salvage:
-                raise Damaged(0, f"{self.size} bytes that do not begin as an MCAP file does. {HOPELESS}")
+                hopeless = "" if self._search(0, self.size) else f". {HOPELESS}"
+                raise Damaged(0, f"its {self.size} bytes do not begin as those of an MCAP file{hopeless}")
             begin = 0
         end = self._walk(begin, self._summary() or self.size)
         if self._salvage:
@@ -179,23 +182,24 @@ class McapReader:
         head = self._bytes(footer, footer + mcap.FOOTER_SIZE)
         start = int.from_bytes(head[9:17], "little")
         if head[:9] != HEAD.pack(mcap.FOOTER, 20) or (start and not len(MAGIC) <= start <= footer):
-            self.notes.append(f"the index at the end of {self.path.name} is damaged; it was not used")
+            self.notes.append(f"the index at the end of {self.path.name} is not used: no footer tells of it")
             return None
-        if not start or footer - start > LARGEST:
+        if not start or footer - start > LARGEST_INDEX:
             return None
         content = self._bytes(start, footer)
         told = int.from_bytes(head[25:29], "little")
-        if told and crc32(content + head[:25]) != told:
-            self.notes.append(f"the index at the end of {self.path.name} is damaged; it was not used")
-            return start
         try:
+            if told and crc32(content + head[:25]) != told:
+                raise Damaged(start, "its checksum is wrong")
             for opcode, begin, end in mcap.records(content, start):
                 if opcode in mcap.ANNOUNCEMENTS and self._salvage:
                     self._spare.add(opcode, content[begin:end], start)
                 elif opcode == mcap.STATISTICS:
                     self._announced = int.from_bytes(content[begin : begin + 8], "little")
         except Damaged as damage:
-            self.notes.append(f"the index at the end of {self.path.name} is damaged: {damage.reason}")
+            self.notes.append(f"the index at the end of {self.path.name} is not used: {damage.reason}")
+            self._announced, self._spare = None, mcap.Topics()
+            return None
         return start
 
     def _walk(self, at: int, end: int) -> int:
