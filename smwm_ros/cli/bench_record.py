@@ -71,7 +71,8 @@ def bench_record(
         ``drops``: messages sent that are not in the bag; ``cpu_percent``: the recorder's share of one
         core, and ``cpu_percent_worst``, in the worst 10 s; ``breaking_mb_per_s``: the lowest rate tried
         at which messages were missing, ``kept_mb_per_s``: the highest at which none was; ``limit``: what
-        gave way, ``recorder`` or ``sender``. And ``seconds``, ``messages``, ``mb_per_s``, ``bag_mb``.
+        gave way, ``recorder`` or ``sender``; ``warning``: what the recorder said of drops, if there were
+        any while it was measured. And ``seconds``, ``messages``, ``mb_per_s``, ``bag_mb``.
 
     Raises:
         StackError: a process failed.
@@ -90,6 +91,7 @@ def bench_record(
         "breaking_mb_per_s": result.mb_per_s,
         "kept_mb_per_s": kept.mb_per_s,
         "limit": "recorder" if result.drops else "sender",
+        "warning": first.warning,
         "seconds": first.seconds,
         "messages": first.messages,
         "mb_per_s": first.mb_per_s,
@@ -111,13 +113,14 @@ class _Result:
     bag_mb: float
     cpu_percent: float
     cpu_percent_worst: float
+    warning: str
 
 
 def _run(
     scratch: Path, seconds: float, images_hz: float, progress: Callable[[float], None] = lambda done: None
 ) -> _Result:
     """Send a load to a new recorder, and see what is in the bag."""
-    contract, bag = scratch / "robot.yaml", scratch / "bag"
+    contract, bag, log = scratch / "robot.yaml", scratch / "bag", scratch / "logs" / "recorder.log"
     contract.write_text(CONTRACT, encoding="utf-8")
     recorder = ProcessSpec(
         name="recorder",
@@ -127,7 +130,7 @@ def _run(
     )
     command = [sys.executable, "-m", "smwm_ros.nodes.recording_load"]
     command += ["--seconds", str(seconds), "--images-hz", str(images_hz)]
-    with Supervisor([recorder], logs=scratch / "logs") as stack:
+    with Supervisor([recorder], logs=log.parent) as stack:
         stack.wait_ready()
         _schedule_alike(stack.processes["recorder"])
         usage: list[tuple[float, float]] = []
@@ -157,6 +160,7 @@ def _run(
         bag_mb=sum(path.stat().st_size for path in bag.iterdir()) / 1e6,
         cpu_percent=_shares(usage, len(usage))[0],
         cpu_percent_worst=max(_shares(usage, round(WINDOW / LOOK))),
+        warning=next((line for line in log.read_text(encoding="utf-8").splitlines() if "[WARN]" in line), ""),
     )
     shutil.rmtree(bag)
     return result
