@@ -189,7 +189,8 @@ class Recorder:
     def _on_failure(self, error: SmwmError) -> None:
         self._failed(error)
         with self._lock:
-            self._session = None
+            if self._session and self._session.failure:  # not one that was begun meanwhile
+                self._session = None
 
     def _make_bag(self, name: str) -> BagWriter:
         settings = self.settings

@@ -33,6 +33,7 @@ from smwm_ros.data.ingest.ingest import ingest
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import DataError
 from smwm_ros.msg import AppliedAction, EpisodeEvent
+from smwm_ros.nodes import recording_load
 from smwm_ros.resources import find_contract
 from smwm_ros.srv import MarkEpisode, Snapshot, StartRecording
 
@@ -179,6 +180,15 @@ def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     process.send_signal(number)
     output, _ = process.communicate(timeout=40)
     return process.returncode, output
+
+
+def test_the_load_of_the_benchmark_says_its_numbers() -> None:
+    """In the stamp, as ROS reads it, and nowhere else: what the benchmark counts must be what was sent."""
+    plain = bytes(message_types().serialize_cdr(joints(0, [1.0, 2.0]), "sensor_msgs/msg/JointState"))
+    changed = recording_load.numbered(plain, 70_000)
+    assert recording_load.number_of(changed) == 70_000
+    message = message_types().deserialize_cdr(changed, "sensor_msgs/msg/JointState")
+    assert (message.header.stamp.sec, message.name, message.position.tolist()) == (70_000, ["a", "b"], [1, 2])
 
 
 def test_every_message_is_kept_byte_for_byte(sender: Sender, tmp_path: Path) -> None:
