@@ -12,8 +12,9 @@ from recordings import PERIOD, Recording, robot
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from smwm_ros.cli import bench_fuzz as module
-from smwm_ros.cli.bag_mutations import BOMBS, METADATA_BOMBS, Files, small_bags, write_files
+from smwm_ros.cli.bag_mutations import BOMBS, METADATA_BOMBS
 from smwm_ros.cli.bench_fuzz import bench_fuzz
+from smwm_ros.cli.small_bags import Files, small_bags, write_files
 from smwm_ros.data.bags import compression
 from smwm_ros.data.bags import mcap_records as mcap
 from smwm_ros.data.bags.compression import decompress

@@ -22,7 +22,7 @@ from rosbags.interfaces import QosLiveliness as Liveliness
 from rosbags.interfaces import QosReliability as Reliability
 from rosbags.rosbag2 import Reader
 
-from smwm_ros.cli.bag_mutations import Files, read_files, small_bags, write_files
+from smwm_ros.cli.small_bags import Files, read_files, small_bags, write_files
 from smwm_ros.data.bags import mcap_records as mcap
 from smwm_ros.data.bags import recover as module
 from smwm_ros.data.bags.reader import BagReader

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from smwm_ros.cli.bag_mutations import Files, mutate, small_bags, write_files
+from smwm_ros.cli.bag_mutations import mutate
+from smwm_ros.cli.small_bags import Files, small_bags, write_files
 from smwm_ros.contract import Contract
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.recover import recover

@@ -86,16 +86,24 @@ class McapReader:
     @property
     def losses(self) -> list[Loss]:
         """What cannot be read, in the order of the file."""
+        lost = sorted(self._layout.lost, key=lambda each: each[0].offset)
+        untold = [block for block, _ in lost if not block.counts]
+        rest = None
+        if self._layout.announced is not None:
+            known = [*self._blocks, *(block for block, _ in lost)]
+            rest = self._layout.announced - sum(sum(block.counts.values()) for block in known)
+        if rest is None or rest < 0 or (rest and len(untold) > 1):
+            rest = None  # nobody knows in which of several parts they were
         return [
             Loss(
                 self.path.name,
                 block.offset,
                 block.end,
                 reason,
-                sum(block.counts.values()) if block.counts else None,
+                sum(block.counts.values()) if block.counts else rest,
                 (block.start_time, block.end_time) if block.chunk else None,
             )
-            for block, reason in sorted(self._layout.lost, key=lambda lost: lost[0].offset)
+            for block, reason in lost
         ]
 
     def parts(
