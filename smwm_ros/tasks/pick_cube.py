@@ -46,7 +46,7 @@ class PickCube(MujocoTask):
     A UR5e that holds its gripper downwards, over a table with a cube of 4 cm, seen from the front.
 
     * action: velocity of the grip in x, y and z, m/s, which becomes joint velocities (damped least
-      squares), and the fingers' effort, N: positive closes, without any they stay and hold
+      squares), and the fingers' effort, N: positive closes, and none lets go of what was held
     * state (24,): six angles of the arm, two fingers' ways, the cube's x, y, z and yaw, and their
       velocities; rad, m, rad/s, m/s. The cube stays upright.
     * errors (1,): distance of the cube from where it should be, m, at most OGBench's 4 cm. Where the arm is
