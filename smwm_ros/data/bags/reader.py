@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import chain
 from operator import itemgetter
@@ -140,10 +140,10 @@ class BagReader:
         return list(dict.fromkeys(chain.from_iterable(offered)))
 
     def type_hash(self, kind: str) -> str:
-        """Return the hash (REP-2016) of a message type's definition in the bag; empty if it holds none."""
+        """Return the hash (REP-2016) of a message type's definition in the bag; empty if there is none."""
         for channel in self._channels():
             if channel.kind == kind and channel.definition.format is not MessageDefinitionFormat.NONE:
-                with self._errors_named():
+                with self._errors_named(), suppress(LookupError):  # rosbags has none for some types
                     return types_of(kind, channel.definition).hash_rihs01(kind)
         return ""
 
