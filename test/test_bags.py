@@ -16,12 +16,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mcap.writer import Writer as PlainWriter
 from recordings import PERIOD, Recording, action, joints, numbered, record, robot
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.bags.recover import recover
 from smwm_ros.data.bags.writer import BagWriter
 from smwm_ros.errors import DataError
 
@@ -31,6 +33,11 @@ IMAGES, ACTIONS = "/camera/image_raw", "/applied_action"
 def read(path: Path, *topics: str) -> list[tuple[str, int, Any]]:
     with BagReader(path) as bag:
         return list(bag.messages(topics or bag.topics))
+
+
+def raw_bytes(path: Path) -> list[tuple[str, int, bytes]]:
+    with BagReader(path) as bag:
+        return list(bag.raw(bag.topics))
 
 
 def raw(path: Path) -> list[tuple[str, int, bytes]]:
@@ -154,6 +161,29 @@ def test_chunks_are_read_however_they_are_compressed(tmp_path: Path, compression
         assert list(reader.raw(["/x"])) == sent
         assert list(reader.raw(["/x"], start=1250)) == sent[250:]
         assert reader.span == (1000, 1299)
+
+
+def test_other_languages_are_no_fault(tmp_path: Path) -> None:
+    """Foxglove's tools put JSON beside ROS 2 messages; only those who read such a topic are refused."""
+    types = message_types()
+    made = action(5, [1.0, 2.0])
+    with (tmp_path / "x.mcap").open("wb") as file:
+        writer = PlainWriter(file)
+        writer.start(profile="ros2")
+        other = writer.register_channel("/other", "json", writer.register_schema("o", "jsonschema", b"{}"))
+        text, _ = types.generate_msgdef(made.__msgtype__, ros_version=2)
+        kind = writer.register_schema(made.__msgtype__, "ros2msg", text.encode())
+        actions = writer.register_channel(ACTIONS, "cdr", kind)
+        writer.add_message(other, 1, b"{}", 1)
+        writer.add_message(actions, 2, bytes(types.serialize_cdr(made, made.__msgtype__)), 2)
+        writer.finish()  # type: ignore[no-untyped-call]
+    assert read(tmp_path / "x.mcap", ACTIONS)[0][2].values.tolist() == [1.0, 2.0]
+    assert raw_bytes(tmp_path / "x.mcap")[0] == ("/other", 1, b"{}")
+    with pytest.raises(DataError, match="/other is encoded as 'json'"):
+        read(tmp_path / "x.mcap", "/other")
+    made_whole = recover(tmp_path / "x.mcap", tmp_path / "new")
+    assert made_whole.topics == {ACTIONS: 1}
+    assert "/other (o, json) has no place in a bag of ROS 2" in str(made_whole.losses[0])
 
 
 def test_a_file_alone_is_a_bag(whole: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rosbags.interfaces import MessageDefinition
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from smwm_ros.data.bags.compression import LARGEST, largest_content
 from smwm_ros.data.bags.storage import FORMATS, LAST_STAMP, Channel, Damaged, parse_offered_qos
@@ -150,12 +150,9 @@ class Topics:
             raise Damaged(offset, f"the topic {topic!r} refers to a type that is not in the file")
         if number not in self.channels:
             schema = self.schemas[schema_number]
-            if schema.encoding not in FORMATS:
-                raise Damaged(
-                    offset,
-                    f"the definition of {schema.name!r} is in an unknown language: {schema.encoding!r}",
-                )
-            definition = MessageDefinition(FORMATS[schema.encoding], schema.text)
+            language = FORMATS.get(schema.encoding, MessageDefinitionFormat.NONE)
+            text = schema.text if language is not MessageDefinitionFormat.NONE else ""
+            definition = MessageDefinition(language, text)
             self.channels[number] = Channel(topic, schema.name, definition, qos, encoding)
 
 

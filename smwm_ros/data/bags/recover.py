@@ -110,7 +110,8 @@ def _copy(bag: BagReader, target: Path, progress: Progress | None) -> dict[str, 
         split_bytes=max(sizes) if len(sizes) > 1 else 0,
     ) as writer:
         for topic in bag.topics:
-            _announce(bag, topic, writer)
+            if bag.channel(topic).encoding == CDR:
+                _announce(bag, topic, writer)
         newest = 0
         for number, (received, channel, data) in enumerate(bag.records(bag.topics)):
             if channel.encoding != CDR or channel.kind != bag.channel(channel.topic).kind:
