@@ -236,7 +236,8 @@ def test_without_tensorboard(store: EpisodeStore, tmp_path: Path, monkeypatch: p
     """The extra that is missing is named, with the way to do without."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'smwm_ros\[tensorboard\]'"):
-        train(store, "p", config_of(), tmp_path, tensorboard=True)
+        train(store, "p", config_of(), tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_what_the_csv_gets(

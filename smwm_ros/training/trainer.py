@@ -21,7 +21,7 @@ from smwm_ros.models.checkpoint import CheckpointInfo, save_checkpoint
 from smwm_ros.models.config import ModelConfig, TrainingConfig
 from smwm_ros.models.pretrained import PretrainedEncoder
 from smwm_ros.models.world_model import WorldModel
-from smwm_ros.training.dataset import Feed, load_windows
+from smwm_ros.training.dataset import Feed, Windows, load_windows
 from smwm_ros.training.engine import Share, arithmetic, make_engine, seed_step, set_up_networks
 from smwm_ros.training.health import check_row, check_step
 from smwm_ros.training.learner import Learner
@@ -103,9 +103,9 @@ def train(
     model = WorldModel(config, store.contract)
     fit_statistics(model, training)
     learner = Learner(model, config).to(engine.device)
-    average = _average(model, settings.ema)
     if isinstance(model.encoder, PretrainedEncoder) and not resume:
         model.encoder.load_pretrained()
+    average = _average(model, settings.ema)
     set_up_networks(model, settings)
     optimiser = torch.optim.AdamW(
         learner.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -121,10 +121,10 @@ def train(
     first = load_state(state_path, kept, optimiser, run) if resume else 0
     called, stepped = engine.prepare(learner, optimiser)
     leads = engine.rank == 0
-    if leads:
-        output.mkdir(parents=True, exist_ok=True)
     # What was logged after the state was saved is logged again.
     log = Log(output / "log.csv", first, tensorboard and leads)
+    if leads:
+        output.mkdir(parents=True, exist_ok=True)
     # To look at a number of the GPU is to wait for it.
     look_every = 1 if engine.device.type == "cpu" else 20
 
@@ -167,10 +167,7 @@ def train(
         return None
 
     with _averaged(learner, average):
-        figures = validate(learner, validation)
-        if "inverse" in config.terms:
-            shifted = validate(learner, validation, shift=store.contract.block)
-            figures["val_inverse_shifted"] = shifted["val_inverse"]
+        path, figures = output / "model.safetensors", _judge(learner, validation)
         info = CheckpointInfo(
             preset=preset,
             config=config,
@@ -181,7 +178,6 @@ def train(
             code_version=_code_version(),
             figures=figures,
         )
-        path = output / "model.safetensors"
         identity = save_checkpoint(path, info, learner.model)
     waited = 100 * feed.waited / looped if first < settings.steps else 0.0
     return TrainingResult(path, identity, figures, time.perf_counter() - began, waited)
@@ -194,6 +190,15 @@ def learning_rate(step: int, settings: TrainingConfig) -> float:
         return settings.learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(1.0, settings.steps - warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _judge(learner: Learner, windows: Windows) -> dict[str, float]:
+    """Return the figures of a trained model, with the test of the actions' alignment."""
+    figures = validate(learner, windows)
+    if "inverse" in learner.names:
+        shifted = validate(learner, windows, shift=learner.model.block)
+        figures["val_inverse_shifted"] = shifted["val_inverse"]
+    return figures
 
 
 def _average(model: WorldModel, decay: float) -> AveragedModel | None:
