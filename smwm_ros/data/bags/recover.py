@@ -18,7 +18,7 @@ from rosbags.interfaces import MessageDefinitionFormat
 from smwm_ros.data.bags.definitions import types_of
 from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.data.bags.reader import BagReader
-from smwm_ros.data.bags.storage import CDR, Loss
+from smwm_ros.data.bags.storage import CDR, Channel, Loss
 from smwm_ros.data.bags.writer import BagWriter
 from smwm_ros.errors import DataError
 
@@ -109,12 +109,13 @@ def _copy(bag: BagReader, target: Path, progress: Progress | None) -> dict[str, 
         compress=bool(bag.compression),
         split_bytes=max(sizes) if len(sizes) > 1 else 0,
     ) as writer:
-        for topic in bag.topics:
-            if bag.channel(topic).encoding == CDR:
-                _announce(bag, topic, writer)
+        announced = {topic: bag.channel(topic) for topic in bag.topics}
+        for channel in announced.values():
+            if channel.encoding == CDR:
+                _announce(bag, channel, writer)
         newest = 0
         for number, (received, channel, data) in enumerate(bag.records(bag.topics)):
-            if channel.encoding != CDR or channel.kind != bag.channel(channel.topic).kind:
+            if channel.encoding != CDR or channel.kind != announced[channel.topic].kind:
                 misfits[f"{channel.topic} ({channel.kind}, {channel.encoding})"] += 1
                 continue
             moved += received < newest
@@ -134,9 +135,8 @@ def _copy(bag: BagReader, target: Path, progress: Progress | None) -> dict[str, 
     return writer.counts
 
 
-def _announce(bag: BagReader, topic: str, writer: BagWriter) -> None:
+def _announce(bag: BagReader, channel: Channel, writer: BagWriter) -> None:
     """Announce a topic with all that the old bag says of it."""
-    channel = bag.channel(topic)
     definition = None
     if channel.definition.format is not MessageDefinitionFormat.NONE:
         text, digest = channel.definition.data, ""
@@ -145,12 +145,14 @@ def _announce(bag: BagReader, topic: str, writer: BagWriter) -> None:
             if channel.definition.format is not MessageDefinitionFormat.MSG:
                 types = types_of(channel.kind, channel.definition)
                 text = types.generate_msgdef(channel.kind, ros_version=2)[0]
-        except DataError as error:
+        except (DataError, LookupError) as error:
             bag.notes.append(str(error))
         definition = (text, digest)
     elif channel.kind not in message_types().fielddefs:
         definition = ("", "")
-    writer.add_topic(topic, channel.kind, more_qos=bag.offered_qos(topic), definition=definition)
+    writer.add_topic(
+        channel.topic, channel.kind, more_qos=bag.offered_qos(channel.topic), definition=definition
+    )
 
 
 @contextmanager
