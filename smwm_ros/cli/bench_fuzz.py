@@ -7,6 +7,7 @@ import resource
 import shutil
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -257,6 +258,7 @@ def _serve(target: _Target, pipe: Connection) -> None:
     status = Path("/proc/self/statm").read_text(encoding="ascii")
     limit = int(status.split()[0]) * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    warnings.simplefilter("ignore")  # of numpy, about the absurd numbers in damaged messages
     with tempfile.TemporaryDirectory(prefix="worker-", dir=target.folder) as name:
         while True:
             try:
