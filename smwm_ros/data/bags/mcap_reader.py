@@ -15,6 +15,9 @@ from smwm_ros.data.bags.mcap_records import HEAD, MESSAGE_HEAD, Block
 from smwm_ros.data.bags.storage import HOPELESS, LAST_STAMP, Channel, Damaged, Loss, Message
 from smwm_ros.errors import DataError
 
+KEPT = 2**24
+"""Bytes that the C library keeps for the next chunk instead of giving them back to the system."""
+
 
 class McapReader:
     """
@@ -50,6 +53,9 @@ class McapReader:
             self._blocks = layout.blocks
             self.notes = layout.notes
             self.metadata = layout.metadata
+            # glibc keeps as much as the largest block that was ever given back, at most 32 MiB. Without
+            # this one, reading a chunk takes as long again for the system to find its pages anew.
+            bytes(KEPT)
             self._take_stock()
         except BaseException:
             self.close()
