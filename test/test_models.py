@@ -170,6 +170,24 @@ def test_another_robot_is_refused(saved: Path, contract: Contract) -> None:
     other = contract.model_copy(update={"block": 4})
     with pytest.raises(CheckpointError, match="block: 4 here, 5 there"):
         load_checkpoint(saved).require(other)
+    one_joint = contract.action.model_copy(update={"dimensions": contract.action.dimensions[:1]})
+    with pytest.raises(CheckpointError, match=r"trained for another robot.*\n.*action"):
+        load_checkpoint(saved).require(contract.model_copy(update={"action": one_joint}))
+
+
+def test_a_model_that_does_not_fit_its_weights(
+    tmp_path: Path, config: ModelConfig, contract: Contract, model: WorldModel
+) -> None:
+    """Weights of other sizes than the preset's, or a preset this version cannot build, name the file."""
+    path = tmp_path / "other.safetensors"
+    small = type(config.encoder).model_validate({"type": "conv", "latent": 8})
+    save_checkpoint(path, information(config.model_copy(update={"encoder": small}), contract), model)
+    with pytest.raises(CheckpointError, match=r"other.safetensors: not a whole smwm(.|\n)*size mismatch"):
+        load_checkpoint(path)
+    newer = type(config.encoder).model_validate({"type": "conv", "attention": True})
+    save_checkpoint(path, information(config.model_copy(update={"encoder": newer}), contract), model)
+    with pytest.raises(CheckpointError, match="its model cannot be built here: conv: unknown attention"):
+        load_checkpoint(path)
 
 
 def test_damaged_checkpoints(saved: Path, tmp_path: Path) -> None:

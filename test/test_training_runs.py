@@ -232,6 +232,23 @@ def test_unusable_settings_leave_nothing(store: EpisodeStore, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_is_overwritten(store: EpisodeStore, store_path: Path, tmp_path: Path) -> None:
+    """A folder with a run in it is left alone, and a run is only resumed on the data it began with."""
+    train(store, "p", config_of({"steps": 2}), tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    other = tmp_path / "other.h5"
+    write_blobs(other, blob_contract(), episodes=13)
+    with EpisodeStore(other) as data, pytest.raises(ConfigError, match="another config, data;"):
+        train(data, "p", config_of({"steps": 3}), tmp_path, resume=True)
+    (tmp_path / "state.safetensors").unlink()
+    with pytest.raises(ConfigError, match="holds a training run already"):
+        train(store, "p", config_of({"steps": 3}), tmp_path)
+    (tmp_path / "state.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ConfigError, match="no training state to resume from"):
+        train(store, "p", config_of({"steps": 2}), tmp_path, resume=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
 def test_without_tensorboard(store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra that is missing is named, with the way to do without."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

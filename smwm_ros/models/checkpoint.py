@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from smwm_ros.contract import Contract
-from smwm_ros.errors import CheckpointError
+from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.models.adaln import SingleKeyAttention
 from smwm_ros.models.config import ModelConfig
 from smwm_ros.models.world_model import WorldModel
@@ -183,7 +183,8 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
     Read a checkpoint.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, damaged, or of another format version.
+        CheckpointError: no such file, not a checkpoint, damaged, of another format version, or of a
+            model that needs what is not installed.
     """
     path = Path(path)
     hint = "Train one with 'smwm train', or give the path of another."
@@ -204,6 +205,8 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
         info = CheckpointInfo.model_validate(metadata)
         model = WorldModel(info.config, info.contract)
         model.load_state_dict(tensors)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its model cannot be built here: {error}") from error
     except (SafetensorError, ValidationError, RuntimeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole smwm checkpoint ({error}). {hint}") from error
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):

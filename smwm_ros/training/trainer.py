@@ -88,8 +88,8 @@ def train(
     began = time.perf_counter()
     settings = config.training
     engine = make_engine(device)
-    state_path = output / "state.safetensors"
-    if state_path.exists() and not resume:
+    state_path, path = output / "state.safetensors", output / "model.safetensors"
+    if not resume and (state_path.exists() or path.exists()):
         raise ConfigError(
             f"{output}: holds a training run already; resume it (--resume) or choose another folder"
         )
@@ -167,7 +167,7 @@ def train(
         return None
 
     with _averaged(learner, average):
-        path, figures = output / "model.safetensors", _judge(learner, validation)
+        figures = _judge(learner, validation)
         info = CheckpointInfo(
             preset=preset,
             config=config,
