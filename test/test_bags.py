@@ -24,6 +24,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.recover import recover
+from smwm_ros.data.bags.summary import summarise
 from smwm_ros.data.bags.writer import BagWriter
 from smwm_ros.errors import DataError
 
@@ -179,6 +180,7 @@ def test_other_languages_are_no_fault(tmp_path: Path) -> None:
         writer.finish()  # type: ignore[no-untyped-call]
     assert read(tmp_path / "x.mcap", ACTIONS)[0][2].values.tolist() == [1.0, 2.0]
     assert raw_bytes(tmp_path / "x.mcap")[0] == ("/other", 1, b"{}")
+    assert summarise(tmp_path / "x.mcap", check=True)["whole"], "a file alone needs no metadata.yaml"
     with pytest.raises(DataError, match="/other is encoded as 'json'"):
         read(tmp_path / "x.mcap", "/other")
     made_whole = recover(tmp_path / "x.mcap", tmp_path / "new")

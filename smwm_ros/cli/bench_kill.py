@@ -23,13 +23,12 @@ from smwm_ros.data.bags.recover import recover
 from smwm_ros.errors import DataError, StackError
 from smwm_ros.resources import find_contract
 
-BEGUN = 16_000
-"""Bytes of a bag that has begun to receive; its head alone has about 4,000."""
 PATIENCE = 60.0
 """Longest wait for a recording to begin, seconds."""
 LONGEST = 3.5
 """Seconds from then on until the kill, at most; what is on the disk had come up to half a second before."""
-LOOK = 0.01
+LOOK = 0.05
+TOPICS = 3
 CONTRACT = "robot.yaml"
 """JSON is YAML."""
 
@@ -132,7 +131,7 @@ def _record_and_kill(bag: Path, delay: float, sender: subprocess.Popen[bytes]) -
         arguments += ["-p", f"{key}:={value}"]
     with _process("recorder_node", *arguments) as recorder:
         deadline = time.monotonic() + PATIENCE
-        while sum(file.stat().st_size for file in bag.glob("*.mcap")) < BEGUN:
+        while not _has_begun(bag):
             if sender.poll() is not None or recorder.poll() is not None or time.monotonic() > deadline:
                 raise StackError(f"nothing was recorded within {PATIENCE:g} s")
             time.sleep(LOOK)
@@ -141,6 +140,17 @@ def _record_and_kill(bag: Path, delay: float, sender: subprocess.Popen[bytes]) -
         recorder.send_signal(signal.SIGKILL)
         recorder.wait()
     return killed
+
+
+def _has_begun(bag: Path) -> bool:
+    """Tell whether something was received on every topic."""
+    if not any(bag.glob("*.mcap")):
+        return False
+    try:
+        with BagReader(bag) as reader:
+            return all(reader.count([topic]) for topic in reader.topics) and len(reader.topics) == TOPICS
+    except DataError:
+        return False  # nothing is in it yet
 
 
 def _last_sent(log: Path, before: int) -> dict[int, int]:

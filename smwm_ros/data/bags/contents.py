@@ -54,7 +54,8 @@ def contents_of(path: Path, *, salvage: bool = False) -> Contents:
     if not metadata.is_file():
         if not files:
             raise DataError(f"{path}: not a bag: neither {METADATA} nor .mcap or .db3 files in it")
-        contents.notes.append(f"{METADATA} is missing; the files were read without it")
+        if path.is_dir():
+            contents.notes.append(f"{METADATA} is missing; the files were read without it")
         return contents
     try:
         said = _read(metadata)
