@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 from rich.markup import escape
 
-from smwm_ros.cli import bag, bench, data, environment, store
+from smwm_ros.cli import bag, bench, environment, store
 from smwm_ros.cli.collect import collect
 from smwm_ros.cli.demo import demo
 from smwm_ros.cli.doctor import doctor
@@ -23,6 +23,7 @@ from smwm_ros.cli.goal import goal
 from smwm_ros.cli.ingest import ingest
 from smwm_ros.cli.output import console
 from smwm_ros.cli.play import play
+from smwm_ros.cli.record import record
 from smwm_ros.cli.reproduce import reproduce
 from smwm_ros.cli.train import train
 from smwm_ros.cli.up import up
@@ -40,7 +41,7 @@ app = typer.Typer(
 app.command()(doctor)
 app.command()(up)
 app.command()(goal)
-app.command()(data.record)
+app.command()(record)
 app.command()(collect)
 app.command()(ingest)
 app.command()(play)

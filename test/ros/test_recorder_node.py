@@ -26,7 +26,7 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
-from smwm_ros.cli.record import record
+from smwm_ros.cli.recording import record
 from smwm_ros.data.bags.message_types import message_types
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.ingest.ingest import ingest
