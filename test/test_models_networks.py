@@ -17,8 +17,12 @@ from smwm_ros.contract import Contract
 from smwm_ros.errors import ConfigError
 from smwm_ros.models.adaln import AdaLNTransformer, SingleKeyAttention
 from smwm_ros.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from smwm_ros.models.config import ModelConfig, load_model_config
+from smwm_ros.models.config import ModelConfig, TrainingConfig, load_model_config
+from smwm_ros.models.dynamics import DYNAMICS
+from smwm_ros.models.encoders import ENCODERS
+from smwm_ros.models.inverse import INVERSES
 from smwm_ros.models.layers import SelfAttention
+from smwm_ros.models.objectives import TERMS
 from smwm_ros.models.patches import PatchTransformer
 from smwm_ros.models.vit import ViTEncoder
 from smwm_ros.models.world_model import WorldModel
@@ -270,3 +274,10 @@ def test_no_inverse_model(contract: Contract) -> None:
     model = WorldModel(load_model_config("lewm"), contract)
     with pytest.raises(ConfigError, match="no inverse model"):
         model.inverse(torch.zeros(1, 64), torch.zeros(1, 64))
+
+
+def test_all_that_can_be_chosen_is_described() -> None:
+    """A preset, class, term or training key added to the code and not to docs/models.md."""
+    text = (share_directory() / "docs" / "models.md").read_text(encoding="utf-8")
+    for name in [*PRESETS, *ENCODERS, *DYNAMICS, *INVERSES, *TERMS, *TrainingConfig.model_fields]:
+        assert f"`{name}`" in text, name
