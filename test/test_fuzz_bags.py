@@ -20,6 +20,7 @@ from smwm_ros.data.bags import mcap_records as mcap
 from smwm_ros.data.bags.compression import decompress
 from smwm_ros.data.bags.definitions import deserializer, lacking
 from smwm_ros.data.bags.reader import BagReader
+from smwm_ros.data.bags.storage import Damaged
 from smwm_ros.data.bags.yaml_text import load_yaml
 from smwm_ros.data.ingest.ingest import ingest
 from smwm_ros.errors import DataError
@@ -182,3 +183,11 @@ def test_a_record_that_claims_the_world_is_not_believed(tmp_path: Path, bags: di
         file.write_bytes(data[:place] + struct.pack("<Q", value) + data[place + 8 :])
         with pytest.raises(DataError, match=r"goes beyond the end|not believed"):
             BagReader(file)
+
+
+@pytest.mark.parametrize("content", [bytes(2**25), mcap.HEAD.pack(0x90, 0) * 2**22])
+def test_endless_records_are_not_walked_through(content: bytes) -> None:
+    """A chunk of zeros is a million records of kind 0; such a chunk compresses to a few kilobytes."""
+    with pytest.raises(Damaged, match="does not hold records"):
+        for _ in mcap.records(content, 7):
+            pass

@@ -17,6 +17,8 @@ MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX = range(1, 8)
 STATISTICS, METADATA, DATA_END, PRIVATE = 0x0B, 0x0C, 0x0F, 0x80
 ANNOUNCEMENTS = (SCHEMA, CHANNEL)
+MOST_RECORDS = 2**21
+"""In a chunk: 64 MiB of the smallest messages there are; each takes several times its bytes in memory."""
 LARGEST_TEXT = 2**20
 """Bytes of a definition or of metadata; the largest definitions of ROS have some ten thousand."""
 
@@ -232,12 +234,15 @@ def records(data: bytes, offset: int) -> Iterator[tuple[int, int, int]]:
     Raises:
         Damaged: a record goes beyond the end.
     """
-    at, size = 0, len(data)
+    at, size, count = 0, len(data), 0
     while at < size:
+        count += 1
         if size - at < HEAD.size:
             raise Damaged(offset, "a record is cut off in it")
         opcode, length = HEAD.unpack_from(data, at)
         at += HEAD.size
+        if opcode == 0 or count > MOST_RECORDS:
+            raise Damaged(offset, "it does not hold records")
         if length > size - at:
             raise Damaged(offset, f"a record of {length} bytes does not fit into it")
         yield opcode, at, at + length
