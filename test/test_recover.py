@@ -24,7 +24,7 @@ from rosbags.interfaces import QosReliability as Reliability
 from rosbags.rosbag2 import Reader
 from typer.testing import CliRunner
 
-from smwm_ros.cli.main import app
+from smwm_ros.cli.bag import app
 from smwm_ros.cli.small_bags import Files, read_files, small_bags, write_files
 from smwm_ros.data.bags import mcap_records as mcap
 from smwm_ros.data.bags import recover as module
@@ -406,13 +406,13 @@ def test_info_and_recover_from_the_command_line(tmp_path: Path, bags: dict[str, 
     (tmp_path / "kitchen").mkdir()
     path = damaged(tmp_path / "kitchen", bags["none"], lambda data: data[:-6000])
     runner = CliRunner()
-    assert runner.invoke(app, ["bag", "info", str(path), "--json"]).exit_code == 0
-    told = json.loads(runner.invoke(app, ["bag", "info", str(path), "--check", "--json"]).stdout)
+    assert runner.invoke(app, ["info", str(path), "--json"]).exit_code == 0
+    told = json.loads(runner.invoke(app, ["info", str(path), "--check", "--json"]).stdout)
     assert (told["whole"], told["contract"], told["storage"]) == (False, "reacher", "mcap")
     assert told["messages"] == sum(topic["messages"] for topic in told["topics"].values()) < 24
     assert "was cut off" in told["notes"][0]
-    assert runner.invoke(app, ["bag", "recover", str(path)]).exit_code == 0
-    made = json.loads(runner.invoke(app, ["bag", "recover", str(path), "--json"]).stdout)
+    assert runner.invoke(app, ["recover", str(path)]).exit_code == 0
+    made = json.loads(runner.invoke(app, ["recover", str(path), "--json"]).stdout)
     assert (made["messages"], made["original"], made["losses"]) == (told["messages"], "", [])
-    again = json.loads(runner.invoke(app, ["bag", "info", str(path), "--json"]).stdout)
+    again = json.loads(runner.invoke(app, ["info", str(path), "--json"]).stdout)
     assert again == {**told, "whole": True, "notes": [], "bytes": again["bytes"], "files": again["files"]}
