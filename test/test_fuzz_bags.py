@@ -53,6 +53,7 @@ def test_two_hundred_damaged_bags() -> None:
         ("bytearray(2**33)", "crash"),
         ("import time; time.sleep(60)", "hang"),
     ],
+    ids=["exception", "death", "memory", "hang"],
 )
 def test_faults_of_a_reader_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str, outcome: str) -> None:
     """The bench must be able to fail: an exception, the end of the process, the memory, a hang."""
@@ -88,7 +89,7 @@ def test_what_does_not_end_is_refused() -> None:
             decompress(data, "zstd", 1000)
 
 
-@pytest.mark.parametrize("text", METADATA_BOMBS)
+@pytest.mark.parametrize("text", METADATA_BOMBS, ids=range(len(METADATA_BOMBS)))
 def test_metadata_bombs_are_defused(tmp_path: Path, bags: dict[str, Files], text: str) -> None:
     """Deep nesting ends PyYAML's C loader with a segmentation fault; merges fill the memory."""
     write_files(tmp_path / "bag", {**bags["zstd"], "metadata.yaml": text.encode()})
@@ -105,7 +106,7 @@ def test_yaml_is_still_yaml() -> None:
         load_yaml("{a: &a {b: c}, <<: *a}")
 
 
-@pytest.mark.parametrize("text", BOMBS)
+@pytest.mark.parametrize("text", BOMBS, ids=range(len(BOMBS)))
 def test_definition_bombs_are_defused(text: str) -> None:
     """
     Rosbags makes code for every item of an array: string[100000000] fills the memory; items without a
@@ -185,7 +186,9 @@ def test_a_record_that_claims_the_world_is_not_believed(tmp_path: Path, bags: di
             BagReader(file)
 
 
-@pytest.mark.parametrize("content", [bytes(2**25), mcap.HEAD.pack(0x90, 0) * 2**22])
+@pytest.mark.parametrize(
+    "content", [bytes(2**25), mcap.HEAD.pack(0x90, 0) * 2**22], ids=["zeros", "private ones"]
+)
 def test_endless_records_are_not_walked_through(content: bytes) -> None:
     """A chunk of zeros is a million records of kind 0; such a chunk compresses to a few kilobytes."""
     with pytest.raises(Damaged, match="does not hold records"):
