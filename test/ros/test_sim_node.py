@@ -26,6 +26,7 @@ from smwm_ros.nodes.sim_node import SimNode
 from smwm_ros.resources import contract_path, find_contract
 from smwm_ros.srv import Reset
 from smwm_ros.tasks import make_task
+from smwm_ros.tasks.exploration import make_policy
 
 CONTRACT = find_contract("reacher")
 PERIOD = CONTRACT.period_ns
@@ -368,6 +369,26 @@ def test_explorer_makes_episodes_and_ends(bench):
         task.reset(seed=11 + number)
         np.testing.assert_array_equal(first[episode[0]], task.joints)
     task.close()
+
+
+def test_explorer_follows_a_policy_that_looks_at_the_state(bench):
+    """Actions drawn from the state of the tick before, or of the last episode, go somewhere else."""
+    contract, path = find_contract("push_t"), str(contract_path("push_t"))
+    player = bench.add(Player(bench))
+    bench.start(SimNode, contract=path)
+    explorer = bench.start(ExplorerNode, contract=path, seed=11, episodes=2, episode_ticks=8)
+    bench.spin(explorer.finished.done)
+    sent = {from_time(plan.header.stamp): [*plan.actions] for plan in player.plans}
+    with make_task(contract) as task:
+        policy = make_policy(contract, np.random.default_rng(11), lambda: task.state)
+        expected = []
+        for episode in range(2):
+            task.reset(seed=11 + episode)
+            policy.reset()
+            for _ in range(7):
+                expected.append(policy.next())
+                task.step(expected[-1])
+    np.testing.assert_allclose([sent[stamp] for stamp in sorted(sent)], expected, atol=1e-9)
 
 
 def test_explorer_without_lock_step_counts_images(bench):
