@@ -71,8 +71,9 @@ def bench_record(
         ``drops``: messages sent that are not in the bag; ``cpu_percent``: the recorder's share of one
         core, and ``cpu_percent_worst``, in the worst 10 s; ``breaking_mb_per_s``: the lowest rate tried
         at which messages were missing, ``kept_mb_per_s``: the highest at which none was; ``limit``: what
-        gave way, ``recorder`` or ``sender``, and then it would break later than said; ``warning``: what the recorder said of drops, if there were
-        any while it was measured. And ``seconds``, ``messages``, ``mb_per_s``, ``bag_mb``.
+        gave way, ``recorder`` or ``sender``, and then the recorder would break later than said;
+        ``warning``: what the recorder said of drops, if there were any. And ``seconds``, ``messages``,
+        ``mb_per_s``, ``bag_mb``.
 
     Raises:
         StackError: a process failed.
