@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ class Round:
     mismatched: int
     """Of these, not the bytes that were sent."""
     missing: int
-    """Between the first and the last that were recovered."""
+    """Sent since every topic was being recorded and before the newest that was recovered, and not there."""
     loss: float
     """Seconds from the newest message recovered to the last one sent, of the topic where it is longest."""
 
@@ -81,13 +80,13 @@ def bench_kill(
         with _process("numbered_sender", "--seed", str(seed), "--log", str(folder / "sent")) as sender:
             for number in range(rounds):
                 bag = folder / f"bag{number}"
-                killed = _record_and_kill(bag, float(generator.uniform(0.0, LONGEST)), sender)
+                begun, killed = _record_and_kill(bag, float(generator.uniform(0.0, LONGEST)), sender)
                 try:
                     recover(bag)
                 except DataError as error:
                     print(f"round {number}: {error}", file=sys.stderr)
                 else:
-                    done.append(_compare(bag, contract, seed, _last_sent(folder / "sent", killed)))
+                    done.append(_compare(bag, contract, seed, _sent(folder / "sent", killed), begun))
                 if progress is not None:
                     progress(number + 1)
     return {
@@ -118,8 +117,8 @@ def _process(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _record_and_kill(bag: Path, delay: float, sender: subprocess.Popen[bytes]) -> int:
-    """Record into a bag until a moment after it has begun to receive; return the time of the kill (ns)."""
+def _record_and_kill(bag: Path, delay: float, sender: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Record into a bag until a moment after it has begun to receive; return both times (ns)."""
     parameters = {
         "contract": bag.with_name(CONTRACT),
         "bag": bag,
@@ -135,11 +134,12 @@ def _record_and_kill(bag: Path, delay: float, sender: subprocess.Popen[bytes]) -
             if sender.poll() is not None or recorder.poll() is not None or time.monotonic() > deadline:
                 raise StackError(f"nothing was recorded within {PATIENCE:g} s")
             time.sleep(LOOK)
+        begun = time.time_ns()
         time.sleep(delay)
         killed = time.time_ns()
         recorder.send_signal(signal.SIGKILL)
         recorder.wait()
-    return killed
+    return begun, killed
 
 
 def _has_begun(bag: Path) -> bool:
@@ -153,34 +153,48 @@ def _has_begun(bag: Path) -> bool:
         return False  # nothing is in it yet
 
 
-def _last_sent(log: Path, before: int) -> dict[int, int]:
-    """Return the time (ns) at which each topic's last message before a moment was sent."""
+def _sent(log: Path, before: int) -> dict[int, dict[int, int]]:
+    """Return, by topic and number, when (ns) each message was sent, of those before a moment."""
     from smwm_ros.nodes.numbered_sender import LOGGED
 
     content = log.read_bytes()
     whole = len(content) - len(content) % LOGGED.size
-    return {topic: sent for topic, _, sent in LOGGED.iter_unpack(content[:whole]) if sent <= before}
+    sent: dict[int, dict[int, int]] = {}
+    for topic, number, moment in LOGGED.iter_unpack(content[:whole]):
+        if moment <= before:
+            sent.setdefault(topic, {})[number] = moment
+    return sent
 
 
-def _compare(bag: Path, contract: Contract, seed: int, last_sent: dict[int, int]) -> Round:
-    """Compare what was recovered with what was sent."""
+def _compare(bag: Path, contract: Contract, seed: int, sent: dict[int, dict[int, int]], begun: int) -> Round:
+    """
+    Compare what was recovered with what was sent before the kill.
+
+    What was sent before the recording had begun is not missed: while sender and recorder find each
+    other, the middleware delivers parts of what came before.
+    """
     from smwm_ros.nodes.numbered_sender import number_of, numbered, topics
 
-    numbers: dict[int, list[int]] = {topic: [] for topic in last_sent}
+    found: dict[int, set[int]] = {topic: set() for topic in sent}
     newest: dict[int, int] = {}
-    mismatched = 0
-    places: dict[str, Any] = {f"/{name}": place for place, name in enumerate(topics(contract))}
+    messages = mismatched = 0
+    places = {f"/{name}": place for place, name in enumerate(topics(contract))}
     with BagReader(bag) as reader:
         for name, received, data in reader.raw(reader.topics):
             topic = places[name]
             number = number_of(data)
-            numbers[topic].append(number)
+            found[topic].add(number)
             newest[topic] = received
+            messages += 1
             mismatched += data != numbered(contract, seed, topic, number)
     return Round(
-        messages=sum(map(len, numbers.values())),
+        messages=messages,
         mismatched=mismatched,
-        missing=sum(max(found) - min(found) + 1 - len(set(found)) for found in numbers.values() if found),
+        missing=sum(
+            begun <= moment and number < max(found[topic], default=0) and number not in found[topic]
+            for topic, numbers in sent.items()
+            for number, moment in numbers.items()
+        ),
         # A topic of which nothing is left would be as bad as a recording that never was.
-        loss=max(max(0, last - newest.get(topic, 0)) for topic, last in last_sent.items()) / 1e9,
+        loss=max(max(0, max(sent[topic].values()) - newest.get(topic, 0)) for topic in sent) / 1e9,
     )
