@@ -272,11 +272,13 @@ def test_an_outcome_that_is_not_known_is_none(tmp_path: Path) -> None:
 
 # Memory
 
+# Not ru_maxrss: a process inherits that from the one that started it.
 MEASURED = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from smwm_ros.data.ingest.ingest import ingest
 ingest(sys.argv[1:2], sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 

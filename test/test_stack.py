@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from smwm_ros.errors import CheckpointError, ConfigError, ContractError, StackError
-from smwm_ros.resources import large_messages
+from smwm_ros.resources import contract_path, large_messages
 from smwm_ros.stack.description import (
     ProcessSpec,
     StackFile,
@@ -328,11 +328,16 @@ def test_log_lines_are_followed(fake, tmp_path: Path):
         assert next(stack.follow()) == ("orderly", "mode orderly")
 
 
-def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch):
+def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Fast DDS loses large images by default; but a profile that the user has chosen stays."""
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
-    chosen = {spec.name: spec.environment for spec in describe("record", {"bag": "x"})}
+    assert not any(spec.environment for spec in describe("record", {"bag": "x"})), "64 px need no room"
+    small = contract_path("reacher").read_text()
+    large = small.replace("width: 64", "width: 640").replace("height: 64", "height: 480")
+    (tmp_path / "large.yaml").write_text(large)
+    arguments = {"bag": "x", "contract": str(tmp_path / "large.yaml")}
+    chosen = {spec.name: spec.environment for spec in describe("record", arguments)}
     assert set(chosen["sim"]) == {"FASTDDS_DEFAULT_PROFILES_FILE"} == set(chosen["recorder"])
     assert chosen["action"] == chosen["explorer"] == {}
     profile = ElementTree.parse(chosen["sim"]["FASTDDS_DEFAULT_PROFILES_FILE"])

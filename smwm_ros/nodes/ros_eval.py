@@ -107,8 +107,9 @@ def run_pair(
     while client.joints[-1].stamp < last and time.monotonic() < end:
         client.wait(0.1)
     rows = [row for row in client.joints if row.stamp <= last]
-    if [row.stamp for row in rows] != list(range(begin, last + 1, contract.period_ns)):
-        raise MissedStateError(f"only {len(rows)} of {budget + 1} joint states of a pair arrived")
+    ticks = [(row.stamp - begin) / contract.period_ns for row in rows]
+    if ticks != list(range(budget + 1)):
+        raise MissedStateError(f"of the joint states at the ticks 0 to {budget}, these arrived: {ticks}")
     names = contract.observation.joints.names
     states = np.stack([row.as_state(names, task.state_names) for row in rows])
     return states, [feedback.solve_time for feedback in goal.feedback]

@@ -54,6 +54,12 @@ class ProcessSpec:
         return arguments
 
 
+LARGE_IMAGE = 1 << 17
+"""Bytes in a camera's image beyond which Fast DDS's half a megabyte of shared memory gets tight."""
+BYTES_PER_PIXEL = 4
+"""At the most: in a depth image."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -125,6 +131,8 @@ def describe(
     values = _values(source, stack, arguments or {})
     entries = [e for e in source.nodes if stack in e.stacks and (e.needs is None or values[e.needs] != "")]
     _resolve_paths(values, entries)
+    image = load_contract(str(values["contract"])).observation.image
+    large = BYTES_PER_PIXEL * image.width * image.height > LARGE_IMAGE
     if unknown := (overrides or {}).keys() - {e.name for e in entries}:
         raise ConfigError(
             f"the {stack} stack has no node {', '.join(sorted(unknown))}; "
@@ -141,7 +149,7 @@ def describe(
             },
             namespace=str(values["namespace"]),
             ends=entry.ends,
-            environment=large_messages() if entry.large_messages else {},
+            environment=large_messages() if large and entry.large_messages else {},
         )
         for entry in entries
     ]
