@@ -64,9 +64,10 @@ def recover(
         console.print(f"{escape(made.path)} is whole: nothing was done", soft_wrap=True)
         return
     kept = ", ".join(f"{count} of {topic}" for topic, count in made.topics.items())
+    state = "damaged" if made.losses or made.notes else "old"
     console.print(
         f"{escape(made.path)}: kept {made.messages} messages, {made.seconds:.2f} s: {escape(kept)}.\n"
-        f"The damaged bag is in {escape(made.original)}; delete it when you no longer need it.",
+        f"The {state} bag is in {escape(made.original)}; delete it when you no longer need it.",
         soft_wrap=True,
     )
 
