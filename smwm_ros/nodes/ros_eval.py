@@ -69,7 +69,7 @@ def run_through_ros(
         stack.wait_ready()
         client.wait_ready()
         for number, pair in enumerate(problems.pairs):
-            states, solve_times = _persistently(client, task, pair, problems.budget)
+            states, solve_times = run_pair(client, task, pair, problems.budget)
             trajectories.append(states)
             seconds += solve_times
             progress(number + 1)
@@ -77,28 +77,30 @@ def run_through_ros(
     return Rollouts(np.stack(trajectories), np.array(seconds), status.evaluations if status else 0)
 
 
-def _persistently(
-    client: RobotClient, task: RobotTask, pair: Pair, budget: int
-) -> tuple[NDArray[np.float64], list[float]]:
-    """Run a pair; again from its start when a joint state did not arrive here (see ``ATTEMPTS``)."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return run_pair(client, task, pair, budget)
-        except MissedStateError:
-            continue
-    return run_pair(client, task, pair, budget)
-
-
 def run_pair(
     client: RobotClient, task: RobotTask, pair: Pair, budget: int
 ) -> tuple[NDArray[np.float64], list[float]]:
     """
-    Reset to the start, send the goal, and watch the joints.
+    Reset to the start, send the goal, and watch the joints; again when a state was lost (see ``ATTEMPTS``).
 
     Returns:
         The states at the ticks 0 (before the first action) to ``budget``, shape (budget + 1, S), and
         the seconds that each plan took.
+
+    Raises:
+        MissedStateError: joint states were lost each time.
     """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _run_pair(client, task, pair, budget)
+        except MissedStateError:
+            continue
+    return _run_pair(client, task, pair, budget)
+
+
+def _run_pair(
+    client: RobotClient, task: RobotTask, pair: Pair, budget: int
+) -> tuple[NDArray[np.float64], list[float]]:
     contract = client.contract
     begin = client.reset(pair.start_state)
     goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=budget * contract.period)
