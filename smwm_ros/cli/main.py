@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import tempfile
@@ -58,6 +59,8 @@ app.add_typer(bench.app, name="bench")
 def main() -> NoReturn:
     """Run the command line; every way out has its exit code, and a traceback is never the only answer."""
     environment.prepare()
+    # A fault in a native library (GL, DDS) shall leave a traceback, too.
+    faulthandler.enable()
     # A shell starts background jobs with SIGINT ignored, and Python leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ def run(make_node: Callable[[], SmwmNode]) -> None:
     SIGINT and SIGTERM end the process with exit code 0 after the node's ``stop`` and ``tear_down``
     have run; a second one ends it at once. The exit code is 1 if the node could not start.
     """
+    faulthandler.enable()
     # rclpy's own handlers would shut the context down before the node could say its last word, and
     # Python's run only once rcl_wait returns. The interpreter's note in a socket comes at once, and
     # whichever thread the signal reached: libraries (OpenBLAS) have started some while being imported.
