@@ -81,17 +81,25 @@ def find_contract(name_or_path: str | Path) -> Contract:
     return load_contract(contract_path(name_or_path))
 
 
-def checkpoint_path(robot: str) -> Path:
+def checkpoint_path(robot: str, model: str = "smwm") -> Path:
     """
-    Find the checkpoint shipped for a robot, by the name in its contract.
+    Find a checkpoint shipped for a robot.
+
+    Args:
+        robot: the name in its contract.
+        model: the preset that it was trained with.
 
     Raises:
-        CheckpointError: none is shipped for it.
+        CheckpointError: there is none; says which ones there are.
     """
-    file = share_directory() / "config" / "checkpoints" / robot / "smwm.safetensors"
-    if not file.is_file():
+    folder = share_directory() / "config" / "checkpoints"
+    file = folder / robot / f"{model}.safetensors"
+    if not model or not file.is_file():
+        shipped = sorted(f"{found.parent.name}: {found.stem}" for found in folder.glob("*/*.safetensors"))
+        own = sorted(found.stem for found in folder.glob(f"{robot}/*.safetensors"))
+        there = f"for it there are: {', '.join(own)}" if own else f"there are {'; '.join(shipped) or 'none'}"
         raise CheckpointError(
-            f"no checkpoint is shipped for the robot '{robot}' ({file} is missing). "
+            f"no model '{model}' is shipped for the robot '{robot}'; {there}. "
             "Train one with 'smwm train', and give its path with --checkpoint."
         )
     return file

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smwm_ros.cli.environment import STARTED, isolate
-from smwm_ros.cli.options import Checkpoint, Json, Robot
+from smwm_ros.cli.options import Checkpoint, Json, Model, Robot
 from smwm_ros.cli.output import console, show_result
 from smwm_ros.errors import ConfigError, SmwmError
 
@@ -49,19 +49,20 @@ def demo(
     goals: Annotated[int, typer.Option(min=1, help="Goal images, one after the other.")] = 10,
     seed: Annotated[int, typer.Option(help="Draws starts and goals.")] = 0,
     robot: Robot = "reacher",
+    model: Model = "smwm",
     checkpoint: Checkpoint = None,
     as_json: Json = False,
 ) -> None:
     """Simulator and nodes in processes of their own, in real time; goals from the shipped checkpoint."""
-    from smwm_ros.resources import find_contract
+    from smwm_ros.resources import checkpoint_path, find_contract
     from smwm_ros.stack.description import describe
     from smwm_ros.stack.supervisor import Supervisor
 
     isolate()
     contract = find_contract(robot)
+    shown = checkpoint or checkpoint_path(contract.name, model)
     specs = describe(
-        "sim",
-        {"contract": robot, "checkpoint": str(checkpoint or ""), "bag": str(output / "bag"), "seed": seed},
+        "sim", {"contract": robot, "checkpoint": str(shown), "bag": str(output / "bag"), "seed": seed}
     )
     clear(output)
     with Supervisor(specs, logs=output / "logs") as stack:

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from smwm_ros.cli.options import Checkpoint, Json, Robot
+from smwm_ros.cli.options import Checkpoint, Json, Model, Robot
 from smwm_ros.cli.output import progress_bar, show_result
 from smwm_ros.cli.settings import Settings, override
 
 
 def evaluate(
     task: Robot = "reacher",
+    model: Model = "smwm",
     checkpoint: Checkpoint = None,
     pairs: Annotated[int, typer.Option(min=1, help="Start-goal pairs, none solved at the start.")] = 100,
     pair_seed: Annotated[int, typer.Option(help="Draws the pairs.")] = 0,
@@ -29,12 +30,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a world model and planner (settings: --set samples=128 …) by the closed-loop protocol."""
-    result = run(task, checkpoint, pairs, pair_seed, offset, threshold, through_ros, settings or [])
+    result = run(task, model, checkpoint, pairs, pair_seed, offset, threshold, through_ros, settings or [])
     show_result(result, as_json, title=f"smwm eval {task}")
 
 
 def run(
     task: str,
+    model: str,
     checkpoint: Path | None,
     pairs: int,
     pair_seed: int,
@@ -57,7 +59,7 @@ def run(
     # One robot plans for one problem at a time: more threads than one only get in each other's way.
     torch.set_num_threads(1)
     contract = find_contract(task)
-    path = checkpoint or checkpoint_path(contract.name)
+    path = checkpoint or checkpoint_path(contract.name, model)
     loaded = load_checkpoint(path)
     loaded.require(contract)
     config = check(PlannerConfig, override(PlannerConfig().model_dump(), settings), "--set", ConfigError)

@@ -13,3 +13,7 @@ Checkpoint = Annotated[
     Optional[Path],  # noqa: UP045 - typer evaluates it, and Python 3.10's typing must understand it
     typer.Option(help="Trained world model; by default the one shipped for the robot.", show_default=False),
 ]
+Model = Annotated[
+    str, typer.Option(help="Preset of the shipped world model to use; --checkpoint goes before it.")
+]
+"""The default is ``smwm``; the path is ``checkpoint or checkpoint_path(contract.name, model)``."""
