@@ -33,6 +33,8 @@ DRAWS_PER_PAIR = 100
 """Episodes tried for one unsolved pair before giving up."""
 
 Progress = Callable[[int], None]
+View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""What a camera makes of a picture that the encoder is to see, uint8 RGB (S, S, 3)."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,21 @@ def run_planner(
     problems: Pairs,
     seed: int = 0,
     progress: Progress = lambda done: None,
+    view: Callable[[int], View] = lambda pair: lambda image: image,
 ) -> Rollouts:
-    """Let a planner work on each pair, in this process; the same steps as the ROS graph in lock-step."""
+    """
+    Let a planner work on each pair, in this process; the same steps as the ROS graph in lock-step.
+
+    Args:
+        task: the robot.
+        checkpoint: the world model.
+        config: the planner.
+        problems: the pairs.
+        seed: draws what the planner tries.
+        progress: called with the pairs done.
+        view: gives for each pair, by its number, what the camera makes of the pictures on the way;
+            the goal's picture stays as it is.
+    """
     from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - torch, which drawing and judging do without
 
     mpc = MPC(checkpoint, config, seed)
@@ -129,7 +144,8 @@ def run_planner(
     for number, pair in enumerate(problems.pairs):
         goal = checkpoint.encode(np.stack([model_input(pair.goal_image, stream)] * count))
         observation, info = task.reset(options={"state": pair.start_state})
-        frames = deque([model_input(observation["pixels"], stream)] * count, maxlen=count)
+        seen = view(number)
+        frames = deque([seen(model_input(observation["pixels"], stream))] * count, maxlen=count)
         mpc.reset()
         states = [info["state"]]
         actions: NDArray[np.float64] = np.empty((0, task.contract.action.size))
@@ -140,7 +156,7 @@ def run_planner(
                 actions, evaluations = plan.actions, plan.evaluations
                 seconds.append(plan.seconds)
             observation, _, _, _, info = task.step(actions[since])
-            frames.append(model_input(observation["pixels"], stream))
+            frames.append(seen(model_input(observation["pixels"], stream)))
             states.append(info["state"])
         trajectories.append(np.stack(states))
         progress(number + 1)
