@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -14,6 +14,7 @@ from smwm_ros.contract import Contract
 from smwm_ros.errors import SimulationError
 
 Observation = dict[str, Any]
+StateKind = Literal["position", "angle", "velocity"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,14 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
 
     threshold: float
     """The task's usual bound for :meth:`success`, in the unit of :meth:`errors`."""
+    unit: str
+    """Of :meth:`errors`, in short."""
+    objects: tuple[str, ...] = ()
+    """Names of those numbers of the state that tell where things are that are not the robot's own parts."""
     timestep_ns: int
     """Length of one physics step, ns."""
+    disturbance: NDArray[np.float64]
+    """An outside force on the robot, as what it adds to every action, shape (A,); usually zero."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
@@ -52,6 +59,7 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
             "joints": gymnasium.spaces.Box(-np.inf, np.inf, (len(self.joint_names),), np.float64),
         }
         self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.disturbance = np.zeros(action.size)
         self._owed_ns = 0
 
     def reset(
@@ -101,7 +109,8 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
             raise SimulationError(f"expected an action of {size} finite numbers; found {values.tolist()}")
         steps, self._owed_ns = divmod(self._owed_ns + duration_ns, self.timestep_ns)
         if steps > 0:
-            self._simulate(np.clip(values, self.contract.action.low, self.contract.action.high), steps)
+            commanded = np.clip(values, self.contract.action.low, self.contract.action.high)
+            self._simulate(commanded + self.disturbance, steps)
 
     def observe(self) -> Observation:
         """Return ``pixels`` and ``joints`` as they are now (see the class)."""
@@ -126,10 +135,21 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
             )
         return values
 
+    def draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Draw a random state (S,) such as an episode starts from."""
+        return self._draw_state(generator)
+
     def success(self, state: ArrayLike, goal: ArrayLike, threshold: float | None = None) -> bool:
         """Tell whether every one of :meth:`errors` is at most the threshold (default: the task's)."""
         bound = self.threshold if threshold is None else threshold
         return bool((self.errors(state, goal) <= bound).all())
+
+    def must_move_object(self, start: ArrayLike, goal: ArrayLike, threshold: float | None = None) -> bool:
+        """Tell whether the goal stays unreached if the objects stay where they are at the start."""
+        left = np.array(goal, np.float64)
+        rows = [self.state_names.index(name) for name in self.objects]
+        left[rows] = np.asarray(start)[rows]
+        return not self.success(left, goal, threshold)
 
     @property
     @abstractmethod
@@ -152,6 +172,12 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
         """Names of the S numbers of the state."""
 
     @property
+    def state_kinds(self) -> tuple[StateKind, ...]:
+        """What each number of the state is; angles are in rad and may count turns."""
+        positions: list[StateKind] = ["position"] * len(self.state_names)
+        return tuple(positions)
+
+    @property
     @abstractmethod
     def state(self) -> NDArray[np.float64]:
         """The full state, shape (S,), a copy."""
@@ -162,9 +188,13 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
         """The camera's size and calibration."""
 
     @abstractmethod
-    def render_state(self, state: ArrayLike | None) -> NDArray[np.uint8]:
+    def render_state(self, state: ArrayLike | None, seconds: float | None = None) -> NDArray[np.uint8]:
         """
-        Render a state (S,), e.g. for a goal image, without disturbing the robot; None: the present.
+        Render a state, e.g. for a goal image, without disturbing the robot.
+
+        Args:
+            state: shape (S,); None: the present one.
+            seconds: since the reset, before or after it: moves what moves by itself; None: now.
 
         Returns:
             uint8 (height, width, 3) RGB.
@@ -176,7 +206,11 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
 
     @abstractmethod
     def errors(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
-        """Absolute error of each judged quantity between two states (S,)."""
+        """Absolute error of each judged quantity between two states (S,), be they possible or not."""
+
+    @abstractmethod
+    def criterion(self, threshold: float) -> str:
+        """Tell in words what is judged to be within a threshold, in the unit of :meth:`errors`."""
 
     @abstractmethod
     def _draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:

@@ -33,6 +33,7 @@ class GymnasiumTask(RobotTask):
     """
 
     threshold = 0.1
+    unit = ""
 
     def __init__(self, contract: Contract, name: str, **options: Any) -> None:
         """
@@ -122,7 +123,7 @@ class GymnasiumTask(RobotTask):
         return values
 
     @override
-    def render_state(self, state: ArrayLike | None) -> NDArray[np.uint8]:
+    def render_state(self, state: ArrayLike | None, seconds: float | None = None) -> NDArray[np.uint8]:
         if state is None:
             return self._render()
         wanted = self.check_state(state)
@@ -134,8 +135,13 @@ class GymnasiumTask(RobotTask):
 
     @override
     def errors(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
-        difference = np.abs(self.check_state(state) - self.check_state(goal))
+        difference = np.abs(super().check_state(state) - super().check_state(goal))
         return difference[: self._env.model.nq] if self._states == "mujoco" else difference
+
+    @override
+    def criterion(self, threshold: float) -> str:
+        what = "position" if self._states == "mujoco" else "number of the state"
+        return f"every {what} within {threshold:g}"
 
     @override
     def _draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:

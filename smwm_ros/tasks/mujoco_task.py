@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import SimulationError
-from smwm_ros.tasks.base import CameraInfo, RobotTask
+from smwm_ros.tasks.base import CameraInfo, RobotTask, StateKind
 from smwm_ros.tasks.distractors import Distractors
 from smwm_ros.tasks.gl import make_renderer, mujoco
 
@@ -37,6 +37,8 @@ class MujocoTask(RobotTask):
 
     camera = "top"
     """The model's camera that is the robot's."""
+    thing: str | None = None
+    """The body, if any, that the robot can move but that is no part of it."""
 
     def __init__(
         self,
@@ -108,6 +110,13 @@ class MujocoTask(RobotTask):
 
     @property
     @override
+    def state_kinds(self) -> tuple[StateKind, ...]:
+        turning = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
+        positions: list[StateKind] = ["angle" if turns else "position" for turns in turning]
+        return (*positions, *(("velocity",) * self.model.nv))
+
+    @property
+    @override
     def state(self) -> NDArray[np.float64]:
         return np.concatenate([self.data.qpos, self.data.qvel])
 
@@ -126,12 +135,12 @@ class MujocoTask(RobotTask):
         return CameraInfo(image.width, image.height, matrix)
 
     @override
-    def render_state(self, state: ArrayLike | None) -> NDArray[np.uint8]:
+    def render_state(self, state: ArrayLike | None, seconds: float | None = None) -> NDArray[np.uint8]:
         data = self.data
-        if state is not None:
+        if state is not None or seconds is not None:
             data = self._other
-            self._set_state(data, self.check_state(state))
-            data.time = self.data.time
+            self._set_state(data, self.state if state is None else self.check_state(state))
+            data.time = self.data.time if seconds is None else seconds
         if self._distractors is not None:
             self._distractors.move(self.model, data)
         mujoco.mj_kinematics(self.model, data)

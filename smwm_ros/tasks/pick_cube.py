@@ -55,7 +55,10 @@ class PickCube(MujocoTask):
     """
 
     threshold = 0.04
+    unit = "m"
+    objects = ("cube_x", "cube_y", "cube_z", "cube_yaw")
     camera = "front"
+    thing = "cube"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:
         """
@@ -96,8 +99,12 @@ class PickCube(MujocoTask):
 
     @override
     def errors(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
-        difference = self.check_state(state)[CUBE] - self.check_state(goal)[CUBE]
+        difference = super().check_state(state)[CUBE] - super().check_state(goal)[CUBE]
         return np.array([np.linalg.norm(difference)])
+
+    @override
+    def criterion(self, threshold: float) -> str:
+        return f"the cube within {100 * threshold:g} cm"
 
     @override
     def _draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:

@@ -43,6 +43,9 @@ class PushT(MujocoTask):
     """
 
     threshold = 0.02
+    unit = "m"
+    objects = ("block_x", "block_y", "block_yaw")
+    thing = "block"
 
     def __init__(
         self, contract: Contract | None = None, *, stiff: bool = False, distractors: bool = False
@@ -96,9 +99,14 @@ class PushT(MujocoTask):
 
     @override
     def errors(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
-        difference = self.check_state(state)[:5] - self.check_state(goal)[:5]
+        difference = super().check_state(state)[:5] - super().check_state(goal)[:5]
         yaw = abs((difference[4] + np.pi) % (2 * np.pi) - np.pi)
         return np.array([np.linalg.norm(difference[:4]), yaw * self.threshold / YAW_TOLERANCE])
+
+    @override
+    def criterion(self, threshold: float) -> str:
+        degrees = np.degrees(YAW_TOLERANCE) * threshold / self.threshold
+        return f"pusher and block within {1000 * threshold:g} mm, the block's yaw within {degrees:g}°"
 
     @override
     def _draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:

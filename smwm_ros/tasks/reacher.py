@@ -31,6 +31,7 @@ class Reacher(MujocoTask):
     """
 
     threshold = 0.1
+    unit = "rad"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:
         """
@@ -61,8 +62,12 @@ class Reacher(MujocoTask):
 
     @override
     def errors(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
-        difference = self.check_state(state)[:2] - self.check_state(goal)[:2]
+        difference = super().check_state(state)[:2] - super().check_state(goal)[:2]
         return np.abs((difference + np.pi) % (2 * np.pi) - np.pi)
+
+    @override
+    def criterion(self, threshold: float) -> str:
+        return f"both joints within {threshold:g} rad"
 
     @override
     def _draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:

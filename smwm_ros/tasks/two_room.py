@@ -38,6 +38,7 @@ class TwoRoom(MujocoTask):
     """
 
     threshold = 2.0 * 4.5 / 64
+    unit = "m"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:
         """
@@ -70,8 +71,12 @@ class TwoRoom(MujocoTask):
 
     @override
     def errors(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
-        difference = self.check_state(state)[:2] - self.check_state(goal)[:2]
+        difference = super().check_state(state)[:2] - super().check_state(goal)[:2]
         return np.array([np.hypot(*difference)])
+
+    @override
+    def criterion(self, threshold: float) -> str:
+        return f"within {100 * threshold:.3g} cm"
 
     @override
     def _draw_state(self, generator: np.random.Generator) -> NDArray[np.float64]:
