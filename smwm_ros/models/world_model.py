@@ -55,7 +55,8 @@ class WorldModel(nn.Module):
 
     def encode(self, frames: UInt8[Tensor, "batch frames height width 3"]) -> Float[Tensor, "batch latent"]:
         """Encode observations: n RGB images each, oldest first."""
-        centred = (frames - self.pixel_mean).div_(self.pixel_std)
+        # Converted first: arithmetic between two types is many times slower on a CPU.
+        centred = frames.to(torch.float32, copy=True).sub_(self.pixel_mean).div_(self.pixel_std)
         return self.encoder(centred.permute(0, 1, 4, 2, 3).flatten(1, 2))
 
     def standardise(
