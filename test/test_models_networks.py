@@ -21,7 +21,7 @@ from smwm_ros.models.config import ModelConfig, TrainingConfig, load_model_confi
 from smwm_ros.models.dynamics import DYNAMICS
 from smwm_ros.models.encoders import ENCODERS
 from smwm_ros.models.inverse import INVERSES
-from smwm_ros.models.layers import SelfAttention
+from smwm_ros.models.layers import SelfAttention, TransformerBlock, attend
 from smwm_ros.models.objectives import TERMS
 from smwm_ros.models.patches import PatchTransformer
 from smwm_ros.models.vit import ViTEncoder
@@ -101,6 +101,37 @@ def test_attention_to_one_token_is_linear() -> None:
     whole.inputs.bias.data.zero_()
     token = torch.randn(5, 1, 12)
     torch.testing.assert_close(whole(token), alone(token))
+
+
+def test_part_of_attention_is_that_part() -> None:
+    """A block that is asked for some tokens alone still looks at all of them."""
+    torch.manual_seed(0)
+    block = TransformerBlock(12, heads=3, mlp=16)
+    tokens = torch.randn(2, 7, 12)
+    torch.testing.assert_close(block(tokens, first=2), block(tokens)[:, :2])
+
+
+def test_vit_computes_what_its_blocks_say() -> None:
+    """Leaving out what nobody looks at leaves latents and gradients as they are."""
+    torch.manual_seed(0)
+    encoder = ViTEncoder(frames=1, size=28, resolution=28, width=24, depth=3, mlp=32, hidden=16, latent=8)
+    images = torch.randn(4, 3, 28, 28)
+    patches = encoder.patches(images).flatten(2).transpose(1, 2)
+    tokens = torch.cat([encoder.summary.expand(4, -1, -1), patches], 1) + encoder.positions
+    whole = encoder.projector(encoder.norm(encoder.blocks(tokens))[:, 0])
+    torch.testing.assert_close(encoder(images), whole)
+    wanted = torch.autograd.grad(whole.square().sum(), list(encoder.parameters()))
+    found = torch.autograd.grad(encoder(images).square().sum(), list(encoder.parameters()))
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_attention_in_bfloat16_is_attention() -> None:
+    """The way that is fast on a CPU computes the same, to the precision of its numbers."""
+    torch.manual_seed(0)
+    parts = torch.randn(3, 2, 3, 9, 16)
+    expected = nn.functional.scaled_dot_product_attention(*parts)
+    torch.testing.assert_close(attend(*parts.bfloat16()).float(), expected, rtol=0, atol=0.03)
+    torch.testing.assert_close(attend(*parts), expected)
 
 
 def test_adaln_starts_without_the_action_and_learns_it() -> None:

@@ -31,10 +31,12 @@ def train(
     from smwm_ros.errors import ConfigError
     from smwm_ros.models.config import ModelConfig, load_model_config
     from smwm_ros.training.curves import plot_training
+    from smwm_ros.training.engine import keep_freed_memory
     from smwm_ros.training.trainer import train as run
     from smwm_ros.validation import check
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     preset = load_model_config(model)
     workers = f"training.workers={preset.training.workers}"  # which no dump of a preset holds
     changed = override(preset.model_dump(), [workers, *(settings or [])])

@@ -71,8 +71,12 @@ class ViTEncoder(nn.Module):
         if self.resolution:
             images = resized(images, self.resolution)
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.summary.expand(len(patches), -1, -1), patches], dim=1)
-        return self.projector(self.norm(self.blocks(tokens + self.positions))[:, 0])
+        tokens = torch.cat([self.summary.expand(len(patches), -1, -1), patches], dim=1) + self.positions
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens)
+        # Nobody looks at what the last block would make of the patches.
+        return self.projector(self.norm(last(tokens, first=1))[:, 0])
 
 
 def resized(

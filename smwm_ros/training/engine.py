@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import warnings
 from contextlib import AbstractContextManager
@@ -141,6 +142,20 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[A
         warnings.warn(f"{device} has no bfloat16; training in float32", stacklevel=2)
     wanted = has_bfloat16 if precision == "auto" or device.type == "cuda" else precision == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted and precision != "float32")
+
+
+def keep_freed_memory() -> None:
+    """
+    Let this process keep the memory that it frees, for the next step to use again.
+
+    Each step frees as much as it takes; to have the system clear the same pages again and again costs
+    a CPU 5 to 20 % of the time. Nothing happens where the C library is not glibc.
+    """
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallopt") and hasattr(allocator, "gnu_get_libc_version"):
+        trim_threshold, map_threshold = -1, -3  # as malloc.h numbers them
+        allocator.mallopt(map_threshold, 1 << 30)
+        allocator.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
