@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from smwm_ros.data.store.choose import hold_out
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.data.store.rows import Rows
 from smwm_ros.errors import DataError
@@ -148,12 +149,11 @@ def load_windows(store: EpisodeStore, config: ModelConfig, seed: int) -> tuple[W
     block = store.contract.block
     # One block more than the window needs, so that the alignment test can shift the actions.
     span = (config.window + 1) * block + config.frames - 1
-    order = np.random.default_rng(seed).permutation(len(store.lengths))
-    held_out = max(1, round(config.training.validation * len(order)))
+    held_out = hold_out(store.episodes, config.training.validation, seed)
     episode_of_row = np.repeat(np.arange(len(store.lengths)), store.lengths)
     # The first n-1 rows of a window only give history.
     starts = store.window_starts(span) + config.frames - 1
-    validation = np.isin(episode_of_row[starts], order[:held_out])
+    validation = np.isin(episode_of_row[starts], held_out)
     pixels, actions = store.rows("pixels"), store.rows("action")
     parts = [
         Windows(pixels, actions, part, config.frames, block, config.window)

@@ -26,6 +26,21 @@ def choose_share(store: EpisodeStore, share: float, generator: np.random.Generat
     return np.sort(generator.permutation(store.episodes)[:count])
 
 
+def hold_out(episodes: int, share: float, seed: int) -> NDArray[np.int64]:
+    """
+    Draw the episodes that a training run learns nothing from, at least one.
+
+    Args:
+        episodes: how many there are.
+        share: of them to hold out.
+        seed: the run's.
+
+    Returns:
+        Their numbers, in no order.
+    """
+    return np.random.default_rng(seed).permutation(episodes)[: max(1, round(share * episodes))]
+
+
 def choose_numbers(store: EpisodeStore, text: str) -> NDArray[np.int64]:
     """
     Read a list of episodes such as ``0,3,10-20``.
