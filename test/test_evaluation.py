@@ -1,4 +1,4 @@
-"""The closed-loop protocol, against cases whose verdict is known."""
+"""The closed-loop protocol: which problems, who sees what of them, and verdicts that are known."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from checkpoints import information
 
 from smwm_ros.errors import ConfigError
-from smwm_ros.evaluation.protocol import Pair, Pairs, Rollouts, draw_pairs, judge, run_random, wilson
+from smwm_ros.evaluation.judging import errors, judge, wilson
+from smwm_ros.evaluation.pairs import Pair, Pairs, draw_pairs
+from smwm_ros.evaluation.protocol import Rollouts, run_planner, run_random, run_recorded
+from smwm_ros.models.checkpoint import Checkpoint
+from smwm_ros.models.config import load_model_config
+from smwm_ros.models.world_model import WorldModel
+from smwm_ros.planning.mpc import PlannerConfig
 from smwm_ros.resources import find_contract
 from smwm_ros.tasks import RobotTask, make_task
 
@@ -23,10 +30,15 @@ def state(shoulder: float, elbow: float = 0.0) -> np.ndarray:
     return np.array([shoulder, elbow, 0, 0])
 
 
+def pair(start: np.ndarray, goal: np.ndarray) -> Pair:
+    """A pair of which only the states matter."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    return Pair(start, goal, image, before=image[None, :0], actions=np.empty((0, 2)), seed=0)
+
+
 def problem(*trajectories: list[float]) -> tuple[Pairs, Rollouts]:
     """Pairs whose goal is 0, and rollouts in which the shoulder has the given angles."""
-    image = np.zeros((64, 64, 3), np.uint8)
-    pairs = tuple(Pair(state(angles[0]), state(0), image) for angles in trajectories)
+    pairs = tuple(pair(state(angles[0]), state(0)) for angles in trajectories)
     states = np.array([[state(angle) for angle in t] for t in trajectories])
     problems = Pairs(pairs, already_solved=1, offset=len(trajectories[0]) // 2)
     return problems, Rollouts(states, np.array([0.001, 0.002, 0.009]), 10)
@@ -88,3 +100,152 @@ def test_no_pairs_is_refused(task: RobotTask) -> None:
     """Zero pairs or a zero offset is an error, not a division by zero."""
     with pytest.raises(ConfigError, match="at least 1"):
         draw_pairs(task, 0, 25, 0)
+
+
+def test_a_pair_that_a_wide_threshold_calls_solved_is_none(task: RobotTask) -> None:
+    """Judged by a wider threshold than the task's own, such pairs would count as reached by doing nothing."""
+    pairs = draw_pairs(task, 5, 10, seed=7, threshold=0.5)
+    assert pairs.already_solved > 0
+    assert not any(task.success(pair.start_state, pair.goal_state, 0.5) for pair in pairs.pairs)
+
+
+ROBOTS = ("reacher", "reacher_torque", "two_room", "push_t", "push_t_stiff", "pick_cube")
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_goal_can_be_reached_from_its_start(robot: str) -> None:
+    """By doing what the exploration did, in half the time, unless a reset forgets something."""
+    with make_task(find_contract(robot)) as task:
+        pairs = draw_pairs(task, 3, 25, seed=2)
+        towards = errors(task, pairs, run_recorded(task, pairs))
+        assert towards.shape == (3, 26)
+        assert (towards[:, 0] > task.threshold).all()
+        assert (towards[:, -1] < task.threshold / 2).all()
+
+
+def test_pictures_before_the_start_are_the_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They show the velocity that the arm starts with; there are fewer when it has hardly begun."""
+    with make_task(find_contract("reacher_torque")) as task:
+        states: list[np.ndarray] = []
+        advance = task.advance
+        monkeypatch.setattr(task, "advance", lambda *args: (states.append(task.state), advance(*args)))
+        pairs = draw_pairs(task, 6, 5, seed=4, history=9).pairs
+        lengths = set()
+        for pair in pairs:
+            start = next(i for i, state in enumerate(states) if np.array_equal(state, pair.start_state))
+            episode = pair.before.shape[0]
+            lengths.add(episode)
+            assert episode <= 9
+            expected = [task.render_state(state) for state in states[start - episode : start]]
+            np.testing.assert_array_equal(pair.before, np.array(expected).reshape(pair.before.shape))
+        assert 9 in lengths
+        assert draw_pairs(task, 2, 5, seed=4).pairs[0].before.shape == (0, 64, 64, 3)
+
+
+class Spy(Checkpoint):
+    """An untrained model of three frames that notes what it is shown."""
+
+    def __init__(self) -> None:
+        contract = find_contract("reacher_torque")
+        config = load_model_config("smwm").model_copy(update={"frames": 3})
+        super().__init__(information(config, contract), WorldModel(config, contract), "spy")
+        self.seen: list[np.ndarray] = []
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        self.seen.append(images)
+        return super().encode(images)
+
+
+def test_the_planner_sees_the_newest_frames_and_the_goal_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An image of the wrong tick, or one too few, would make every evaluation of several frames wrong.
+
+    Pictures that no plan is made from are not taken: they cost most of the simulator's time.
+    """
+    spy = Spy()
+    with make_task(spy.contract) as task:
+        pairs = draw_pairs(task, 4, 5, seed=4, history=2)
+        looks: list[int] = []
+        observe = task.observe
+        monkeypatch.setattr(task, "observe", lambda: (looks.append(1), observe())[1])
+        config = PlannerConfig(samples=8, iterations=1, replan=5)
+        viewed: list[int] = []
+
+        def view(number: int):
+            viewed.append(number)
+            return lambda image: image
+
+        rollouts = run_planner(task, spy, config, pairs, view=view)
+        assert len(looks) == 4 * (1 + 3)  # at the reset, and at the ticks 3, 4 and 5
+        assert viewed == [0, 1, 2, 3]
+        for pair, states, shown in zip(
+            pairs.pairs, rollouts.states, np.split(np.array(spy.seen), 4), strict=True
+        ):
+            goal, first, second = shown
+            np.testing.assert_array_equal(goal, [pair.goal_image] * 3)
+            past = [*pair.before, task.render_state(states[0])]
+            np.testing.assert_array_equal(first, [past[0]] * (3 - len(past)) + past)
+            np.testing.assert_array_equal(second, [task.render_state(state) for state in states[3:6]])
+
+
+def test_distractors_are_elsewhere_in_the_goals_picture() -> None:
+    """
+    The same things are in view as for the robot, but never where the goal's picture shows them.
+
+    A goal that could be recognised by where they are would be another problem. The states are
+    those without distractors, so that the two can be compared pair by pair.
+    """
+    with make_task(find_contract("two_room"), distractors=True) as task:
+        clean = make_task(find_contract("two_room"))
+        pairs = draw_pairs(task, 2, 10, seed=3, history=1)
+        for pair, other in zip(pairs.pairs, draw_pairs(clean, 2, 10, seed=3).pairs, strict=True):
+            np.testing.assert_array_equal(pair.goal_state, other.goal_state)
+            assert (pair.goal_image != other.goal_image).any(-1).mean() > 0.02
+            task.reset(seed=pair.seed, options={"state": pair.start_state})
+            start = task.observe()["pixels"]
+            np.testing.assert_array_equal(start, task.render_state(pair.start_state, 0.0))
+            if len(pair.before):
+                assert difference(pair.before[-1], start) < 0.5 * difference(pair.goal_image, start)
+            seconds = task.contract.period * np.arange(pairs.budget + 1)
+            nearest = min(
+                difference(task.render_state(pair.goal_state, at), pair.goal_image) for at in seconds
+            )
+            assert nearest > 2
+        clean.close()
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Tell how much two pictures differ, however bright the light is, in percent of it."""
+    return float(100 * np.abs(first / first.mean() - second / second.mean()).mean())
+
+
+def test_pairs_in_which_an_object_must_move() -> None:
+    """Bringing the pusher to its place does not solve them; the others are no evidence of pushing."""
+    with make_task(find_contract("push_t")) as task:
+        start, moved, pushed, turned, swapped = (np.zeros(10) for _ in range(5))
+        start[:2] = -0.2, -0.2
+        moved[:2] = 0.2, 0.2  # the pusher alone
+        pushed[:4] = -0.2, -0.2, 0.05, 0.0
+        turned[:5] = -0.2, -0.2, 0, 0, 0.5
+        swapped[:4] = 0, 0, 0.12, 0.12  # the pusher ends where the block was
+        goals = (moved, pushed, turned, swapped)
+        assert [task.must_move_object(start, goal) for goal in goals] == [False, True, True, True]
+        pairs = Pairs(tuple(pair(start, goal) for goal in goals), already_solved=0, offset=1)
+        rest = np.array([start, start])
+        rollouts = Rollouts(
+            np.array([[start, start, moved], [*rest, pushed], [start, turned, start], [*rest, start]]),
+            np.empty(0),
+        )
+        figures = judge(task, pairs, rollouts, rollouts)
+        assert figures["success_any"] == 75.0
+        assert figures["must_move_pairs"] == 3
+        assert (figures["must_move_any"], figures["must_move_last"]) == (66.7, 33.3)
+        assert figures["must_move_random_any"] == 66.7
+        first = Rollouts(rollouts.states[:1], np.empty(0))
+        none = judge(task, Pairs(pairs.pairs[:1], 0, 1), first, first)
+        assert (none["must_move_pairs"], none["must_move_any"]) == (0, None)
+
+
+def test_robots_without_objects_have_no_such_figures(task: RobotTask) -> None:
+    pairs, rollouts = problem([1.0, 0.0])
+    assert not any(key.startswith("must_move") for key in judge(task, pairs, rollouts, rollouts))

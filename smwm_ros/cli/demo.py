@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smwm_ros.evaluation.protocol import Pair, Pairs, Rollouts
+    from smwm_ros.evaluation.pairs import Pair, Pairs
+    from smwm_ros.evaluation.protocol import Rollouts
     from smwm_ros.nodes.client import RobotClient
     from smwm_ros.tasks.base import RobotTask
 
@@ -68,7 +69,8 @@ def demo(
     with Supervisor(specs, logs=output / "logs") as stack:
         with console.status("starting the nodes") as line:
             # These imports take as long as the nodes' own, which go on meanwhile.
-            from smwm_ros.evaluation.protocol import draw_pairs, run_random
+            from smwm_ros.evaluation.pairs import draw_pairs
+            from smwm_ros.evaluation.protocol import run_random
             from smwm_ros.nodes.client import RobotClient
             from smwm_ros.tasks import make_task
 
@@ -141,7 +143,7 @@ def pursue(client: RobotClient, task: RobotTask, pair: Pair, budget: int) -> Any
     joints = contract.observation.joints
     if joints is None:
         raise ConfigError("the demo judges by joint states, and this contract has none")
-    client.reset(pair.start_state)
+    client.reset(pair.start_state, pair.seed)
     goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=budget * contract.period)
     # Only what comes after the acceptance counts; the robot stood still until then.
     begin, first_image = len(client.joints) - 1, len(client.images) - 1
@@ -178,7 +180,7 @@ def write_results(
     Returns:
         What is in result.json.
     """
-    from smwm_ros.evaluation.protocol import reached, wilson
+    from smwm_ros.evaluation.judging import errors, reached, wilson
     from smwm_ros.evaluation.report import GoalTrace, Rate, Report, write_report
     from smwm_ros.evaluation.video import beside, write_video
 
@@ -191,7 +193,7 @@ def write_results(
         for number, (pair, attempt) in enumerate(zip(problems.pairs, attempts, strict=True))
     ]  # fmt: skip
     successes = sum(trace.reached for trace in traces)
-    random = int(reached(task, problems, floor, task.threshold)[0].sum())
+    random = int(reached(errors(task, problems, floor), task.threshold)[0].sum())
     video: Path | None = output / "run.webm"
     try:
         write_video(

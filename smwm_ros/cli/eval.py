@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Optional
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from smwm_ros.cli.options import Checkpoint, Json, Model, Robot
+from smwm_ros.cli.options import Checkpoint, Distractors, Json, Model, Robot
 from smwm_ros.cli.output import progress_bar, show_result
 from smwm_ros.cli.settings import Settings, override
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 def evaluate(
@@ -23,6 +26,7 @@ def evaluate(
         Optional[list[float]],  # noqa: UP045 - typer evaluates it
         typer.Option(help="Largest error that counts as reached; the first is the headline's."),
     ] = None,
+    distractors: Distractors = False,
     through_ros: Annotated[
         bool, typer.Option("--through-ros", help="Through the nodes over DDS, in lock-step.")
     ] = False,
@@ -30,26 +34,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a world model and planner (settings: --set samples=128 …) by the closed-loop protocol."""
-    result = run(task, model, checkpoint, pairs, pair_seed, offset, threshold, through_ros, settings or [])
-    show_result(result, as_json, title=f"smwm eval {task}")
-
-
-def run(
-    task: str,
-    model: str,
-    checkpoint: Path | None,
-    pairs: int,
-    pair_seed: int,
-    offset: int,
-    thresholds: list[float] | None,
-    through_ros: bool,
-    settings: list[str],
-) -> dict[str, Any]:
-    """Evaluate; the arguments are those of :func:`evaluate`."""
     import torch
 
     from smwm_ros.errors import ConfigError
-    from smwm_ros.evaluation.protocol import draw_pairs, judge, run_planner, run_random
+    from smwm_ros.evaluation.judging import judge
+    from smwm_ros.evaluation.pairs import draw_pairs
+    from smwm_ros.evaluation.protocol import run_planner, run_random
     from smwm_ros.models.checkpoint import load_checkpoint
     from smwm_ros.planning.mpc import PlannerConfig
     from smwm_ros.resources import checkpoint_path, find_contract
@@ -62,22 +52,39 @@ def run(
     path = checkpoint or checkpoint_path(contract.name, model)
     loaded = load_checkpoint(path)
     loaded.require(contract)
-    config = check(PlannerConfig, override(PlannerConfig().model_dump(), settings), "--set", ConfigError)
-    with make_task(contract) as robot, progress_bar() as bar:
-        problems = draw_pairs(robot, pairs, offset, pair_seed)
+    changed = override(PlannerConfig().model_dump(), settings or [])
+    config = check(PlannerConfig, changed, "--set", ConfigError)
+    # Not every task has distractors: say so only when they are wanted.
+    options = {"distractors": True} if distractors else {}
+    with make_task(contract, **options) as robot, progress_bar() as bar:
+        drawn = partial(_show, bar, bar.add_task("drawing pairs", total=pairs))
+        largest = max([robot.threshold, *(threshold or [])])
+        problems = draw_pairs(
+            robot, pairs, offset, pair_seed, history=loaded.frames - 1, threshold=largest, progress=drawn
+        )
         floor = run_random(robot, problems, pair_seed)
-        shown = bar.add_task("reaching goals", total=pairs)
-
-        def progress(done: int) -> None:
-            bar.update(shown, completed=done)
-
+        progress = partial(_show, bar, bar.add_task("reaching goals", total=pairs))
         if through_ros:
             from smwm_ros.cli.environment import isolate
             from smwm_ros.nodes.ros_eval import run_through_ros
 
             isolate()
-            rollouts = run_through_ros(robot, task, path, config, problems, progress=progress)
+            rollouts = run_through_ros(
+                robot, task, path, config, problems, distractors=distractors, progress=progress
+            )
         else:
             rollouts = run_planner(robot, loaded, config, problems, progress=progress)
-        figures = judge(robot, problems, rollouts, floor, thresholds)
-    return {"checkpoint": loaded.id, "seed": loaded.info.seed, "pair_seed": pair_seed, **figures}
+        figures = judge(robot, problems, rollouts, floor, threshold)
+    result = {
+        "checkpoint": loaded.id,
+        "model": loaded.info.preset,
+        "seed": loaded.info.seed,
+        "pair_seed": pair_seed,
+        "distractors": distractors,
+        **figures,
+    }
+    show_result(result, as_json, title=f"smwm eval {task}")
+
+
+def _show(bar: Progress, shown: TaskID, done: int) -> None:
+    bar.update(shown, completed=done)

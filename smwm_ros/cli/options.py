@@ -17,3 +17,6 @@ Model = Annotated[
     str, typer.Option(help="Preset of the shipped world model to use; --checkpoint goes before it.")
 ]
 """The default is ``smwm``; the path is ``checkpoint or checkpoint_path(contract.name, model)``."""
+Distractors = Annotated[
+    bool, typer.Option("--distractors", help="Show things that move without the robot's doing.")
+]

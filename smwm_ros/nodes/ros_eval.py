@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.errors import StackError
-from smwm_ros.evaluation.protocol import Pair, Pairs, Progress, Rollouts
+from smwm_ros.evaluation.pairs import Pair, Pairs, Progress
+from smwm_ros.evaluation.protocol import Rollouts
 from smwm_ros.nodes.client import RobotClient
 from smwm_ros.planning.mpc import PlannerConfig
 from smwm_ros.stack.description import describe
@@ -38,6 +39,7 @@ def run_through_ros(
     config: PlannerConfig,
     problems: Pairs,
     seed: int = 0,
+    distractors: bool = False,
     progress: Progress = lambda done: None,
 ) -> Rollouts:
     """
@@ -50,6 +52,7 @@ def run_through_ros(
         config: of the planner.
         problems: the pairs.
         seed: of the planner.
+        distractors: whether the simulator shows them, as it did to the pairs.
         progress: called after each pair with the number done.
 
     Raises:
@@ -58,7 +61,7 @@ def run_through_ros(
     specs = describe(
         "sim",
         {"contract": robot, "checkpoint": str(checkpoint), "lock_step": True, "seed": seed},
-        {"planner": config.model_dump()},
+        {"planner": config.model_dump(), "sim": {"distractors": distractors}},
     )
     seconds: list[float] = []
     trajectories = []
@@ -102,7 +105,7 @@ def _run_pair(
     client: RobotClient, task: RobotTask, pair: Pair, budget: int
 ) -> tuple[NDArray[np.float64], list[float]]:
     contract = client.contract
-    begin = client.reset(pair.start_state)
+    begin = client.reset(pair.start_state, pair.seed)
     goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=budget * contract.period)
     client.wait_until(lambda: goal.done, PATIENCE, "end of the goal")
     last, end = begin + contract.period_ns * budget, time.monotonic() + ARRIVAL

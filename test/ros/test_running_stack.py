@@ -19,7 +19,8 @@ import yaml
 from checkpoints import information
 
 from smwm_ros.errors import DataError, StackError
-from smwm_ros.evaluation.protocol import draw_pairs, run_planner
+from smwm_ros.evaluation.pairs import draw_pairs
+from smwm_ros.evaluation.protocol import run_planner
 from smwm_ros.messages import from_time
 from smwm_ros.models.checkpoint import load_checkpoint, save_checkpoint
 from smwm_ros.models.config import load_model_config
