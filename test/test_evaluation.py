@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -169,15 +169,8 @@ def test_the_planner_sees_the_newest_frames_and_the_goal_held(monkeypatch: pytes
         observe = task.observe
         monkeypatch.setattr(task, "observe", lambda: (looks.append(1), observe())[1])
         config = PlannerConfig(samples=8, iterations=1, replan=5)
-        viewed: list[int] = []
-
-        def view(number: int):
-            viewed.append(number)
-            return lambda image: image
-
-        rollouts = run_planner(task, spy, config, pairs, view=view)
+        rollouts = run_planner(task, spy, config, pairs)
         assert len(looks) == 4 * (1 + 3)  # at the reset, and at the ticks 3, 4 and 5
-        assert viewed == [0, 1, 2, 3]
         for pair, states, shown in zip(
             pairs.pairs, rollouts.states, np.split(np.array(spy.seen), 4), strict=True
         ):
@@ -186,6 +179,19 @@ def test_the_planner_sees_the_newest_frames_and_the_goal_held(monkeypatch: pytes
             past = [*pair.before, task.render_state(states[0])]
             np.testing.assert_array_equal(first, [past[0]] * (3 - len(past)) + past)
             np.testing.assert_array_equal(second, [task.render_state(state) for state in states[3:6]])
+        seen = spy.seen.copy()
+        spy.seen.clear()
+        views: dict[int, list[int]] = {}
+
+        def darker(number: int) -> Callable[[np.ndarray], np.ndarray]:
+            ticks = views[number] = []
+            return lambda image: (ticks.append(1), image // 2)[1]
+
+        run_planner(task, spy, config, pairs, view=darker)
+        past = [min(2, len(pair.before)) for pair in pairs.pairs]
+        assert [len(views[number]) for number in range(4)] == [n + 1 + pairs.budget for n in past]
+        np.testing.assert_array_equal(spy.seen[0], seen[0])  # the goal
+        np.testing.assert_array_equal(spy.seen[1], seen[1] // 2)
 
 
 def test_distractors_are_elsewhere_in_the_goals_picture() -> None:

@@ -46,7 +46,7 @@ def run_planner(
     problems: Pairs,
     seed: int = 0,
     progress: Progress = lambda done: None,
-    view: Callable[[int], View] = lambda pair: lambda image: image,
+    view: Callable[[int], View] | None = None,
 ) -> Rollouts:
     """
     Let a planner work on each pair, in this process; the same steps as the ROS graph in lock-step.
@@ -62,8 +62,8 @@ def run_planner(
         problems: the pairs.
         seed: of the planner.
         progress: called after each pair with the number done.
-        view: gives for each pair, by its number, what the camera makes of the pictures on the way (of those
-            that a plan is made from, in their order); the goal's picture stays as it is.
+        view: gives for each pair, by its number, what the camera makes of the pictures on the way, of every
+            tick in turn; the goal's picture stays as it is.
     """
     from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - torch, which drawing and judging do without
 
@@ -72,7 +72,7 @@ def run_planner(
     trajectories, seconds, evaluations = [], [], 0
     for number, pair in enumerate(problems.pairs):
         goal = checkpoint.encode(np.stack([model_input(pair.goal_image, stream)] * count))
-        seen = view(number)
+        seen = view(number) if view else _as_it_is
         observation, info = task.reset(seed=pair.seed, options={"state": pair.start_state})
         pictures = [*pair.before, observation["pixels"]][-count:]
         frames = deque((seen(model_input(picture, stream)) for picture in pictures), maxlen=count)
@@ -91,11 +91,15 @@ def run_planner(
             states.append(task.state)
             # Pictures take most of the simulator's time: none is taken that no plan will be made from.
             ahead = config.replan - 1 - since
-            if ahead < count and tick + 1 + ahead < problems.budget:
+            if view or (ahead < count and tick + 1 + ahead < problems.budget):
                 frames.append(seen(model_input(task.observe()["pixels"], stream)))
         trajectories.append(np.stack(states))
         progress(number + 1)
     return Rollouts(np.stack(trajectories), np.array(seconds), evaluations)
+
+
+def _as_it_is(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image
 
 
 def run_random(task: RobotTask, problems: Pairs, seed: int = 0) -> Rollouts:
