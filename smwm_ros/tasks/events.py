@@ -24,8 +24,8 @@ DRAWS = 1000
 """States tried for a teleport."""
 OVERLAP = 0.003
 """m that things may overlap after a teleport; a push presses them together as far."""
-LEAST_SATURATION = 0.5
-"""Of a changed colour; grey would have no hue to change."""
+HUE = 30.0
+"""Degrees of a change of colour."""
 
 Event = Callable[[MujocoTask, np.random.Generator], AbstractContextManager[None]]
 
@@ -71,16 +71,15 @@ def push(task: MujocoTask, generator: np.random.Generator) -> Iterator[None]:
 
 
 @contextmanager
-def recolour(task: MujocoTask, generator: np.random.Generator) -> Iterator[None]:
-    """Change the hue of the thing that the robot can move, or else of the robot, by 120 to 240 degrees."""
+def recolour(task: MujocoTask, generator: np.random.Generator, degrees: float = HUE) -> Iterator[None]:
+    """Turn the hue of the thing that the robot can move, or else of the robot, to one side or the other."""
     colours = task.model.geom_rgba
     geoms = np.flatnonzero(_bodies_of_thing(task)[task.model.geom_bodyid])
     before = colours[geoms].copy()
-    shift = generator.uniform(1 / 3, 2 / 3)
+    turn = float(generator.choice([-1, 1])) * degrees / 360
     for geom in geoms:
         hue, saturation, value = colorsys.rgb_to_hsv(*colours[geom, :3])
-        changed = (hue + shift) % 1, max(saturation, LEAST_SATURATION), value
-        colours[geom, :3] = colorsys.hsv_to_rgb(*changed)
+        colours[geom, :3] = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
     try:
         yield
     finally:
