@@ -24,8 +24,10 @@ from smwm_ros.cli.goal import goal
 from smwm_ros.cli.ingest import ingest
 from smwm_ros.cli.output import console
 from smwm_ros.cli.play import play
+from smwm_ros.cli.probe import probe
 from smwm_ros.cli.record import record
 from smwm_ros.cli.reproduce import reproduce
+from smwm_ros.cli.surprise import surprise
 from smwm_ros.cli.train import train
 from smwm_ros.cli.up import up
 from smwm_ros.errors import SmwmError
@@ -48,6 +50,8 @@ app.command()(ingest)
 app.command()(play)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(probe)
+app.command()(surprise)
 app.command()(demo)
 app.command()(reproduce)
 app.command()(export)

@@ -110,7 +110,7 @@ def measure_surprise(
         )
     if episodes < 2:
         raise ConfigError(f"at least 2 episodes are needed to compare surprises; found {episodes}")
-    events = {**EVENTS, "colour": partial(recolour, degrees=hue)}
+    events: dict[str, Event] = {**EVENTS, "colour": partial(recolour, degrees=hue)}
     values: dict[str, list[float]] = {name: [] for name in (NOMINAL, *events)}
     shown: dict[str, NDArray[np.uint8]] = {}
     for episode in range(episodes):
