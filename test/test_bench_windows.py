@@ -24,7 +24,9 @@ def test_figures_without_a_peer() -> None:
 def test_a_peer_takes_turns(tmp_path: Path) -> None:
     """Its first round is not counted; both of its ways of reading are told apart."""
     peer = tmp_path / "python"
-    peer.write_text('#!/bin/sh\necho \'"9.9"\'\nfor n in 1 2 3; do read line; echo "[$n, 7]"; done\n')
+    peer.write_text(
+        '#!/bin/sh\necho \'"stable-worldmodel 9.9"\'\nfor n in 1 2 3; do read line; echo "[$n, 7]"; done\n'
+    )
     peer.chmod(0o755)
     figures = bench_windows(rows=1000, frameskip=1, repeats=2, seconds=0.01, peer_python=peer)
     assert figures["peer"] == "stable-worldmodel 9.9"

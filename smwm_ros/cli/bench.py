@@ -96,6 +96,48 @@ def windows(
 
 
 @app.command()
+def training(
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    seconds: Seconds = 5.0,
+    models: Annotated[
+        str, typer.Option(help="Presets, by commas: smwm (made for a CPU) and vit_tiny_224.")
+    ] = "smwm,vit_tiny_224",
+    batch: Annotated[
+        Optional[int],  # noqa: UP045 - typer evaluates it
+        typer.Option(min=2, help="Windows in one; the preset's by default.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes of each that gather batches.")] = 0,
+    peer_python: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="Interpreter for the official training code of SMWM.", show_default=False),
+    ] = None,
+    peer_code: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="Checkout of that code.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Images per second that are trained on, beside the official training code of SMWM."""
+    from smwm_ros.cli.bench_training import bench_models
+
+    with console.status("training ..."):
+        figures = bench_models(
+            models.split(","),
+            repeats=repeats,
+            seconds=seconds,
+            batch=batch,
+            device=device,
+            threads=threads,
+            workers=workers,
+            peer_python=peer_python,
+            peer_code=peer_code,
+        )
+    show_result(figures, as_json, "training")
+
+
+@app.command()
 def record(
     seconds: Annotated[float, typer.Option(min=5.0, help="To record a camera at 30 Hz.")] = 300.0,
     folder: Annotated[
