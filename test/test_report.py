@@ -38,8 +38,9 @@ def report(**changes: object) -> Report:
 
 def test_a_goal_counts_at_the_threshold_and_at_any_tick():
     """The protocol: at most the threshold, at some tick; a later overshoot does not undo it."""
-    assert trace("g", [1.0, 0.1, 0.5]).verdict == "reached at tick 1"
-    assert trace("g", [1.0, 0.1001]).verdict == "missed, 0.10 away"
+    assert trace("g", [1.0, 0.1, 0.5]).verdict("rad") == "reached at tick 1"
+    assert trace("g", [1.0, 0.1201]).verdict("rad") == "missed, 0.12 rad away"
+    assert trace("g", [1.0, 0.1001]).verdict("") == "missed, 0.1 away"
 
 
 def test_report_is_one_file_that_needs_no_other(tmp_path: Path):
@@ -65,7 +66,7 @@ def test_report_tells_each_goal_and_escapes_what_it_is_given(tmp_path: Path):
     assert "Reacher &lt;live&gt;" in html
     assert "<video" not in html
     assert html.count("reached at tick 2") == 1
-    assert html.count("missed, 0.35 away") == 1
+    assert html.count("missed, 0.35 rad away") == 1
 
 
 def test_report_is_the_same_twice(tmp_path: Path):

@@ -54,7 +54,7 @@ def demo(
     checkpoint: Checkpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Simulator and nodes in processes of their own, in real time; goals from the shipped checkpoint."""
+    """Simulator and nodes in processes of their own, in real time; goals for any task with a checkpoint."""
     from smwm_ros.resources import checkpoint_path, find_contract
     from smwm_ros.stack.description import describe
     from smwm_ros.stack.supervisor import Supervisor
@@ -124,7 +124,9 @@ def run_goals(client: RobotClient, task: RobotTask, problems: Pairs) -> list[Att
                     reached = nearest <= task.threshold
                     running = index == number and len(row.errors) <= problems.budget
                     verdict = "[green]reached" if reached else "[yellow]..." if running else "[red]missed"
-                    table.add_row(str(index + 1), sparkline(row.errors), f"{nearest:.2f}", verdict)
+                    table.add_row(
+                        str(index + 1), sparkline(row.errors), f"{nearest:.2g} {task.unit}", verdict
+                    )
                 live.update(table)
             attempts.append(attempt)
     return attempts
@@ -145,7 +147,7 @@ def pursue(client: RobotClient, task: RobotTask, pair: Pair, budget: int) -> Any
         raise ConfigError("the demo judges by joint states, and this contract has none")
     client.reset(pair.start_state, pair.seed)
     goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=budget * contract.period)
-    # Only what comes after the acceptance counts; the robot stood still until then.
+    # Only what comes after the acceptance counts; nothing was commanded until then.
     begin, first_image = len(client.joints) - 1, len(client.images) - 1
     deadline = client.joints[begin].stamp + (budget + 0.5) * contract.period_ns
     while True:
@@ -221,8 +223,8 @@ def write_results(
             title=f"The {task.contract.name} reaches goal images",
             summary=(
                 f"The robot was given {count} pictures in turn, and {2 * OFFSET * period:.1f} s for each. "
-                "A world model trained from its own bags, without rewards, planned every motion; what counts "
-                "are the true joint states, which the model never sees."
+                "A world model trained on what the robot saw while exploring, without rewards, planned every "
+                "motion; what counts is the true state, which the model never sees."
             ),
             figures=[
                 ("goals reached", f"{successes} of {count}"),
@@ -235,10 +237,10 @@ def write_results(
             ],
             goals=traces,
             period=period,
-            unit="rad",
+            unit=task.unit,
             settings=[
                 ("starts and goals", f"{OFFSET} ticks apart in exploration episodes that no training saw"),
-                ("success", f"every joint within {task.threshold:g} rad at some tick"),
+                ("success", f"{task.criterion(task.threshold)} at some tick"),
                 ("rate", f"{task.contract.rate:g} Hz, real time, every node a process of its own"),
                 ("bag of the run", str(output / "bag")),
             ],

@@ -37,11 +37,10 @@ class GoalTrace:
         """Whether the goal was reached at some tick."""
         return bool((self.errors <= self.threshold).any())
 
-    @property
-    def verdict(self) -> str:
-        """The outcome in words."""
+    def verdict(self, unit: str) -> str:
+        """Tell the outcome in words; the errors' unit is given."""
         if not self.reached:
-            return f"missed, {self.errors.min():.2f} away"
+            return f"missed, {self.errors.min():.2g} {unit}".rstrip() + " away"
         return f"reached at tick {int(np.argmax(self.errors <= self.threshold))}"
 
 
@@ -88,7 +87,7 @@ def write_report(report: Report, path: Path) -> None:
             {
                 "name": goal.name,
                 "reached": goal.reached,
-                "verdict": goal.verdict,
+                "verdict": goal.verdict(report.unit),
                 "pictures": [
                     (label, _png(picture))
                     for label, picture in (
@@ -135,7 +134,9 @@ def plot_errors(goals: Sequence[GoalTrace], period: float, unit: str) -> Figure:
             f" {threshold:g} {unit}", (1, threshold), xycoords=("axes fraction", "data"),
             va="center", fontsize=9, color=SOFT,
         )  # fmt: skip
-    axes.set(xlabel="seconds since the goal was sent", ylabel=f"largest joint error, {unit}", ylim=(0, None))
+    axes.set(
+        xlabel="seconds since the goal was sent", ylabel=f"largest error, {unit}".rstrip(", "), ylim=(0, None)
+    )
     axes.margins(x=0)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
