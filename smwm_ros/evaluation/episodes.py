@@ -22,6 +22,8 @@ FRESH = 1_000_000_007
 """Added to the seed of fresh episodes: no training data shall be drawn with the same."""
 PART = 128
 """Observations encoded at a time."""
+WIDEST = 1024
+"""Numbers of a latent to probe; wider ones (of patches) are projected at random, which keeps distances."""
 CONSTANT = 1e-6
 """A variable whose standard deviation is less (m, rad, m/s, rad/s) has nothing to predict."""
 
@@ -186,11 +188,15 @@ def read_episodes(
 
 @torch.inference_mode()
 def encode_episodes(checkpoint: Checkpoint, episodes: Episodes) -> NDArray[np.float32]:
-    """Encode every row, to latents of shape (N, D)."""
+    """Encode every row, to latents of shape (N, D); D is ``WIDEST`` at most."""
     latents = []
+    wide = checkpoint.latent_size
+    if wide > WIDEST:
+        projection = np.random.default_rng(0).standard_normal((wide, WIDEST), np.float32) / WIDEST**0.5
     for rows in np.array_split(np.arange(len(episodes.pixels)), -(-len(episodes.pixels) // PART)):
         frames = torch.from_numpy(episodes.observations(rows, checkpoint.frames)).to(checkpoint.device)
-        latents.append(checkpoint.model.encode(frames).float().cpu().numpy())
+        encoded: NDArray[np.float32] = checkpoint.model.encode(frames).float().cpu().numpy()
+        latents.append(encoded @ projection if wide > WIDEST else encoded)
     return np.concatenate(latents)
 
 

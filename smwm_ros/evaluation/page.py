@@ -7,10 +7,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jinja2
 import markupsafe
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 GOOD, BAD, SOFT = "#0f9d6b", "#d1495b", "#98a2b3"
 
@@ -43,6 +46,20 @@ def svg(figure: Figure) -> markupsafe.Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace("#000000", "currentColor")
     return markupsafe.Markup(text.replace("<text ", '<text fill="currentColor" '))
+
+
+def png(picture: NDArray[np.uint8], side: int) -> str:
+    """
+    Return a picture as a data URL takes it, as PNG.
+
+    Args:
+        picture: RGB, shape (h, w, 3).
+        side: pixels; a smaller picture is scaled up smoothly, as browsers would blur or block it.
+    """
+    large = (
+        cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC) if len(picture) < side else picture
+    )
+    return base64_of(cv2.imencode(".png", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 def base64_of(content: bytes) -> str:

@@ -102,19 +102,15 @@ class Probes:
         if moving.any():
             result |= {f"velocity_{name}": _mean(values[:, moving]) for name, values in kinds.items()}
         result["spread"] = {
-            name: round(float(values.std()), 4)
-            for name, values in (
-                ("linear_r2", self.linear[:, self.judged].mean(1)),
-                ("mlp_r2", self.mlp[:, self.judged].mean(1)),
-                ("inverse_r2", self.inverse),
-            )
+            **{name: _spread(np.nanmean(values[:, self.judged], axis=1)) for name, values in kinds.items()},
+            "inverse_r2": _spread(self.inverse),
         }
         result["variables"] = {
             variable.name: {
                 "kind": variable.kind,
                 **{name: _mean(values[:, number]) for name, values in kinds.items()},
                 **{
-                    f"{name.removesuffix('_r2')}_spread": round(float(values[:, number].std()), 4)
+                    f"{name.removesuffix('_r2')}_spread": _spread(values[:, number])
                     for name, values in kinds.items()
                 },
             }
@@ -270,9 +266,11 @@ def plot_probes(models: Mapping[str, Probes], control: Mapping[str, float] | Non
     height = 0.8 / len(models)
     for number, (name, probes) in enumerate(models.items()):
         places = rows + (number - (len(models) - 1) / 2) * height
-        values = np.maximum(probes.mlp.mean(0), 0)
+        values = np.nan_to_num(probes.mlp.mean(0)).clip(0)
         axes.barh(places, values, height, color=GOOD if number == 0 else SOFT, label=name)
-        axes.errorbar(values, places, xerr=probes.mlp.std(0), fmt="none", ecolor="black", alpha=0.55)
+        axes.errorbar(
+            values, places, xerr=np.nan_to_num(probes.mlp.std(0)), fmt="none", ecolor="black", alpha=0.55
+        )
     if control is not None:
         shown = [(row, control[v.name]) for row, v in zip(rows, variables, strict=True) if v.name in control]
         axes.plot(*zip(*((max(r2, 0), row) for row, r2 in shown), strict=True), "D", color="black",
@@ -321,5 +319,12 @@ def plot_latents(
     return figure
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return round(float(values.mean()), 4)
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of the R² that there are; a variable may not vary in the episodes that test."""
+    known = values[np.isfinite(values)]
+    return round(float(known.mean()), 4) if len(known) else None
+
+
+def _spread(values: NDArray[np.float64]) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(known.std()), 4) if len(known) else None

@@ -102,11 +102,12 @@ def r_squared(predicted: NDArray[np.float64], targets: NDArray[np.float64]) -> f
     """
     Return the share of the targets' variance, summed over their columns, that is explained.
 
-    1: all; 0: as good as their mean; below: worse.
+    1: all; 0: as good as their mean; below: worse; NaN: the targets do not vary.
     """
-    residual = ((targets - predicted) ** 2).sum()
-    total = ((targets - targets.mean(0)) ** 2).sum()
-    return float(1 - residual / max(total, SMALLEST_STD))
+    total = targets.var(0).sum()
+    if total <= SMALLEST_STD:
+        return float("nan")
+    return float(1 - ((targets - predicted) ** 2).mean(0).sum() / total)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from smwm_ros.evaluation.page import BAD, GOOD, SOFT, base64_of, svg, write_page
+from smwm_ros.evaluation.page import BAD, GOOD, SOFT, base64_of, png, svg, write_page
 
 PICTURE_SIDE = 192
-"""Pixels; smaller pictures are scaled up smoothly, as browsers would blur or block them."""
+"""Pixels."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def write_report(report: Report, path: Path) -> None:
                 "reached": goal.reached,
                 "verdict": goal.verdict(report.unit),
                 "pictures": [
-                    (label, _png(picture))
+                    (label, png(picture, PICTURE_SIDE))
                     for label, picture in (
                         ("start", goal.start),
                         ("goal", goal.goal),
@@ -140,9 +139,3 @@ def plot_errors(goals: Sequence[GoalTrace], period: float, unit: str) -> Figure:
     axes.margins(x=0)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def _png(picture: NDArray[np.uint8]) -> str:
-    side = max(PICTURE_SIDE, *picture.shape[:2])
-    large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
-    return base64_of(cv2.imencode(".png", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -84,7 +84,10 @@ def probe_corrupted(
     probes = fit_state_probes(episodes, latents, split, seed)
     size = checkpoint.contract.observation.image.size
     truth = targets[episodes.rows(split.test)]
-    still = np.array([variable.kind != "velocity" for variable in variables])
+    # What does not vary in the episodes that test has no R².
+    still = np.array(
+        [v.kind != "velocity" and np.ptp(truth[:, v.columns], axis=0).max() > 0 for v in variables]
+    )
     done = 0
 
     def point(views: Callable[[int], View]) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
@@ -162,5 +165,5 @@ def plot_curves(models: Mapping[str, Curves]) -> Figure:
     return figure
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(value), 4) for value in values]
+def _rounded(values: NDArray[np.float64]) -> list[float | None]:
+    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
