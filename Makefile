@@ -10,7 +10,7 @@ unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
 help:
 	@echo 'make demo       a simulated robot reaches goal images; the report goes to demo_output/'
 	@echo 'make test       lint, types, layers and all tests'
-	@echo 'make reproduce  make the shipped checkpoint from nothing: record, ingest, train, evaluate'
+	@echo 'make reproduce  make a shipped checkpoint from nothing, TASK=reacher MODEL=smwm, and compare'
 	@echo 'make lint       what must hold before a commit'
 	@echo 'make format     let ruff mend what it can'
 	@echo 'make venv       only set up .venv'
@@ -19,8 +19,12 @@ help:
 demo: venv
 	.venv/bin/smwm demo
 
+TASK ?= reacher
+MODEL ?= smwm
+
 reproduce: venv
-	.venv/bin/smwm reproduce --output runs/reproduce-$(shell date +%Y%m%d-%H%M%S)
+	.venv/bin/smwm reproduce --task $(TASK) --model $(MODEL) \
+		--output runs/reproduce-$(TASK)-$(MODEL)-$(shell date +%Y%m%d-%H%M%S)
 
 test: lint
 	$(python) -m pytest

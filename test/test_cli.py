@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import typer
 
-from smwm_ros.cli import demo, doctor, environment, main, reproduce
+from smwm_ros.cli import demo, doctor, environment, main
 from smwm_ros.cli.goal import read_picture, render
 from smwm_ros.cli.output import show_result
 from smwm_ros.cli.up import split_setting
-from smwm_ros.errors import ConfigError, DataError, SimulationError, SmwmError
+from smwm_ros.errors import ConfigError, DataError, SimulationError
 
 SMWM = [sys.executable, "-m", "smwm_ros.cli.main"]
 
@@ -59,7 +59,7 @@ def test_help_needs_no_heavy_import():
 
 @pytest.mark.parametrize(
     "command",
-    ["doctor", "up", "goal", "record", "ingest", "train", "eval", "demo", "reproduce",
+    ["doctor", "up", "goal", "record", "ingest", "train", "eval", "demo", "reproduce", "ship",
      "bench latency", "bench ingest", "bench sim"],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str):
@@ -289,35 +289,3 @@ def test_sparklines_fall_with_the_error():
     assert (line[0], line[-1]) == ("█", " ")
     assert len(line) <= 26
     assert demo.sparkline(np.array([0.5])) == "█"
-
-
-def test_reproduce_keeps_what_is_done(tmp_path: Path, monkeypatch, capsys):
-    """Twenty minutes of recording are not thrown away because a later step failed."""
-    ran: list[str] = []
-
-    def step(name: str, arguments: list[str]):
-        ran.append(name)
-        if name == "train" and len(ran) == 3:
-            raise SmwmError("training failed")
-        return {"figure": name}, 1.5
-
-    monkeypatch.setattr(reproduce, "run_step", step)
-    options = {"output": tmp_path / "run", "robot": "reacher", "episodes": 2, "ticks": 5, "model": "smwm",
-               "seed": 0, "pairs": 1, "as_json": True}  # fmt: skip
-    with pytest.raises(SmwmError, match="training failed"):
-        reproduce.reproduce(**options, resume=False)
-    with pytest.raises(ConfigError, match="--resume"):
-        reproduce.reproduce(**options, resume=False)
-    reproduce.reproduce(**options, resume=True)
-    assert ran == ["record", "ingest", "train", "train", "eval"]
-    result = json.loads(capsys.readouterr().out)
-    assert result["seconds"] == {"record": 1.5, "ingest": 1.5, "train": 1.5, "eval": 1.5, "total": 6.0}
-    assert result["eval"] == {"figure": "eval"}
-    with pytest.raises(ConfigError, match="--episodes 3"):
-        reproduce.reproduce(**{**options, "episodes": 3}, resume=True)
-
-
-def test_a_step_that_fails_is_no_json(tmp_path: Path):
-    """Its own message is on the terminal already."""
-    with pytest.raises(SmwmError, match="smwm ingest failed with exit code 2"):
-        reproduce.run_step("ingest", [str(tmp_path / "none"), "-o", str(tmp_path / "x.h5")])

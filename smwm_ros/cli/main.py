@@ -26,7 +26,9 @@ from smwm_ros.cli.output import console
 from smwm_ros.cli.play import play
 from smwm_ros.cli.probe import probe
 from smwm_ros.cli.record import record
+from smwm_ros.cli.report import report
 from smwm_ros.cli.reproduce import reproduce
+from smwm_ros.cli.ship import ship
 from smwm_ros.cli.surprise import surprise
 from smwm_ros.cli.train import train
 from smwm_ros.cli.up import up
@@ -52,8 +54,10 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(probe)
 app.command()(surprise)
+app.command()(report)
 app.command()(demo)
 app.command()(reproduce)
+app.command()(ship)
 app.command()(export)
 app.add_typer(store.app, name="data")
 app.add_typer(bag.app, name="bag")
