@@ -68,7 +68,7 @@ def main() -> NoReturn:
     """Run the command line; every way out has its exit code, and a traceback is never the only answer."""
     environment.prepare()
     # A fault in a native library (GL, DDS) shall leave a traceback, too.
-    faulthandler.enable()
+    faulthandler.enable(2)
     # A shell starts background jobs with SIGINT ignored, and Python leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
