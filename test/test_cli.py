@@ -59,7 +59,7 @@ def test_help_needs_no_heavy_import():
 
 @pytest.mark.parametrize(
     "command",
-    ["doctor", "up", "goal", "record", "ingest", "train", "eval", "demo", "reproduce", "ship",
+    ["doctor", "up", "goal", "record", "ingest", "train", "search", "eval", "demo", "reproduce", "ship",
      "bench latency", "bench ingest", "bench sim"],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str):

@@ -28,6 +28,7 @@ from smwm_ros.cli.probe import probe
 from smwm_ros.cli.record import record
 from smwm_ros.cli.report import report
 from smwm_ros.cli.reproduce import reproduce
+from smwm_ros.cli.search import search
 from smwm_ros.cli.ship import ship
 from smwm_ros.cli.surprise import surprise
 from smwm_ros.cli.train import train
@@ -51,6 +52,7 @@ app.command()(collect)
 app.command()(ingest)
 app.command()(play)
 app.command()(train)
+app.command()(search)
 app.command("eval")(evaluate)
 app.command()(probe)
 app.command()(surprise)

@@ -67,24 +67,12 @@ def reproduce(
         steps[f"eval {number + 1}"] = evaluation.arguments(followed.task, checkpoint)
     result: dict[str, Any] = {"recipe": str(path), "checkpoint": str(checkpoint), "seconds": {}}
     for step, arguments in steps.items():
-        name = step.split()[0]
-        done = output / f"{step.replace(' ', '-')}.json"
-        if not done.exists():
-            resumed = []
-            if name == "record":
-                shutil.rmtree(bag, ignore_errors=True)  # of a recording that was interrupted
-            if name == "train" and (run / "state.safetensors").exists():
-                resumed = ["--resume"]
-            figures, seconds = run_step(name, arguments + resumed)
-            content = {"arguments": arguments, "seconds": seconds, "figures": figures}
-            done.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        content = json.loads(done.read_text(encoding="utf-8"))
-        if content["arguments"] != arguments:
-            raise ConfigError(
-                f"{done}: the step was made by `smwm {shlex.join([name, *content['arguments']])}`, not by "
-                f"`smwm {shlex.join([name, *arguments])}`; resume with the options it began with, or give "
-                "another --output"
-            )
+        if step == "record" and not (output / "record.json").exists():
+            shutil.rmtree(bag, ignore_errors=True)  # of a recording that was interrupted
+        resumable = step == "train" and (run / "state.safetensors").exists()
+        content = keep_step(
+            output / f"{step.replace(' ', '-')}.json", step.split()[0], arguments, resume=resumable
+        )
         result["seconds"][step] = content["seconds"]
         result[step] = content["figures"]
     result["seconds"]["total"] = round(sum(result["seconds"].values()), 1)
@@ -141,6 +129,37 @@ def compare(recipe: Recipe, result: dict[str, Any]) -> dict[str, Any]:
         "figures_agree": figures_agree,
         "agrees": True if same else figures_agree,
     }
+
+
+def keep_step(done: Path, name: str, arguments: list[str], *, resume: bool = False) -> dict[str, Any]:
+    """
+    Run one `smwm` command by :func:`run_step`, unless it was done before.
+
+    Args:
+        done: file that says so, and what came out.
+        name: of the command.
+        arguments: of it.
+        resume: give it --resume, if it runs.
+
+    Returns:
+        ``arguments``, ``seconds`` and ``figures``.
+
+    Raises:
+        ConfigError: it was done with other arguments.
+        SmwmError: it failed; it has said why.
+    """
+    if not done.exists():
+        figures, seconds = run_step(name, arguments + ["--resume"] * resume)
+        content = {"arguments": arguments, "seconds": seconds, "figures": figures}
+        done.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    content = json.loads(done.read_text(encoding="utf-8"))
+    if content["arguments"] != arguments:
+        raise ConfigError(
+            f"{done}: the step was made by `smwm {shlex.join([name, *content['arguments']])}`, not by "
+            f"`smwm {shlex.join([name, *arguments])}`; resume with the options it began with, or give "
+            "another --output"
+        )
+    return content
 
 
 def run_step(name: str, arguments: list[str]) -> tuple[dict[str, Any], float]:
