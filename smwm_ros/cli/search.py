@@ -85,8 +85,8 @@ def _row(weight: float | str, trained: dict[str, Any], judged: dict[str, Any]) -
     """
     Return a line of the table.
 
-    ``merit`` orders them: by success, then by success at the narrower threshold; of equals the lightest
-    weight wins, as it leaves most to the other terms.
+    ``merit`` orders them: by success, then by success at the narrower threshold; of equals, auto goes
+    before any number, and the lightest number wins, as it leaves most to the other terms.
     """
     narrow = judged["by_threshold"][-1]
     rates = [figures[key] for figures in (judged, narrow) for key in ("success_any", "success_last")]
@@ -105,9 +105,8 @@ def _row(weight: float | str, trained: dict[str, Any], judged: dict[str, Any]) -
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="runs")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(value if isinstance(value, str) else json.dumps(value) for value in row.values()))
+    """Print a column for each run."""
+    table = Table(*(str(row["weight"]) for row in [{"weight": "weight"}, *rows]), title="runs")
+    for name in list(rows[0])[1:]:
+        table.add_row(name, *(json.dumps(row[name]) for row in rows))
     console.print(table)

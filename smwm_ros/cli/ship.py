@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -92,9 +92,13 @@ def ship(
     shutil.copyfile(source, place)
     save_recipe(recipe, place.with_suffix(".yaml"))
     found = {"checkpoint": str(place), "recipe": str(place.with_suffix(".yaml")), "id": trained.id}
-    show_result(
-        {**found, "evaluations": [e.model_dump(mode="json") for e in evaluations]}, as_json, "smwm ship"
-    )
+    if as_json:
+        shown: dict[str, Any] = {"evaluations": [one.model_dump(mode="json") for one in evaluations]}
+    else:
+        shown = {
+            f"offset {one.offset}": one.figures.model_dump(mode="json") for one in evaluations if one.figures
+        }
+    show_result({**found, **shown}, as_json, "smwm ship")
 
 
 def _data(store: EpisodeStore, recorded: str | None) -> Data:
