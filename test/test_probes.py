@@ -260,15 +260,18 @@ def test_store_of_the_training_gives_what_was_held_out(
 ) -> None:
     """Of the store that a model was trained on, only episodes that it has not seen; of others, any."""
     with EpisodeStore(write_store(tmp_path / "data.h5", explored)) as store:
-        any_of_them = read_episodes(store, untrained, task, 6, seed=0)
-        assert len(any_of_them.lengths) == 6
+        any_of_them = read_episodes(store, untrained, task, 6, 12, seed=0)
+        assert any_of_them.lengths.tolist() == [12] * 6
+        place = np.flatnonzero((explored.states == any_of_them.states[0]).all(1))[0]
+        np.testing.assert_array_equal(any_of_them.states[:12], explored.states[place : place + 12])
+        np.testing.assert_array_equal(any_of_them.pixels[:12], explored.pixels[place : place + 12])
         config = untrained.info.config.model_copy(
             update={"training": untrained.info.config.training.model_copy(update={"validation": 0.25})}
         )
         info = untrained.info.model_copy(
             update={"data_fingerprint": store.fingerprint, "seed": 3, "config": config}
         )
-        unseen = read_episodes(store, Checkpoint(info, untrained.model, "trained"), task, 6, seed=0)
+        unseen = read_episodes(store, Checkpoint(info, untrained.model, "trained"), task, 6, 30, seed=0)
     held_out = np.sort(np.random.default_rng(3).permutation(8)[:2])
     np.testing.assert_array_equal(unseen.states, explored.states[explored.rows(held_out)])
     assert unseen.kinds == explored.kinds
@@ -281,9 +284,9 @@ def test_store_of_a_recording_gives_its_joints(
     nothing = np.empty((240, 0))
     path = write_store(tmp_path / "data.h5", explored, state=nothing)
     with EpisodeStore(path) as store:
-        found = read_episodes(store, untrained, task, 8, seed=0)
+        found = read_episodes(store, untrained, task, 8, 30, seed=0)
         assert (found.names, found.kinds) == (("shoulder", "elbow"), ("angle", "angle"))
-        assert read_episodes(store, untrained, None, 8, seed=0).kinds == ("position", "position")
+        assert read_episodes(store, untrained, None, 8, 30, seed=0).kinds == ("position", "position")
 
 
 def test_store_of_another_robot_is_refused(tmp_path: Path, task: RobotTask, explored: Episodes) -> None:
@@ -291,7 +294,7 @@ def test_store_of_another_robot_is_refused(tmp_path: Path, task: RobotTask, expl
     stranger = Checkpoint(information(config, other), WorldModel(config, other), "stranger")
     path = write_store(tmp_path / "data.h5", explored)
     with EpisodeStore(path) as store, pytest.raises(CheckpointError, match="another robot"):
-        read_episodes(store, stranger, task, 8, seed=0)
+        read_episodes(store, stranger, task, 8, 30, seed=0)
 
 
 def test_store_without_truth_or_with_nan_is_refused(
@@ -300,13 +303,13 @@ def test_store_without_truth_or_with_nan_is_refused(
     nothing = np.empty((240, 0))
     blind = write_store(tmp_path / "blind.h5", explored, state=nothing, joints=nothing)
     with EpisodeStore(blind) as store, pytest.raises(DataError, match="nothing to probe for"):
-        read_episodes(store, untrained, task, 8, seed=0)
+        read_episodes(store, untrained, task, 8, 30, seed=0)
     broken = write_store(tmp_path / "nan.h5", explored, state=np.full((240, 4), np.nan))
     with EpisodeStore(broken) as store, pytest.raises(DataError, match="not finite"):
-        read_episodes(store, untrained, task, 8, seed=0)
+        read_episodes(store, untrained, task, 8, 30, seed=0)
     old = write_store(tmp_path / "old.h5", explored, state=explored.states[:, :3])
     with EpisodeStore(old) as store, pytest.raises(DataError, match="states have 3 numbers"):
-        read_episodes(store, untrained, task, 8, seed=0)
+        read_episodes(store, untrained, task, 8, 30, seed=0)
 
 
 def test_supervised_control_learns_what_pictures_show(untrained: Checkpoint) -> None:

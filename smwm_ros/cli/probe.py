@@ -32,8 +32,8 @@ def probe(
         Optional[Path],  # noqa: UP045 - typer evaluates it
         typer.Option(help="Episodes to probe on; by default fresh ones.", show_default=False),
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="How many to probe on.")] = 60,
-    ticks: Annotated[int, typer.Option(min=2, help="Images in each fresh episode.")] = 200,
+    episodes: Annotated[int, typer.Option(min=1, help="How many to probe on.")] = 300,
+    ticks: Annotated[int, typer.Option(min=2, help="Images of each episode.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Draws episodes, splits, weights, corruptions.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Splits of the episodes to average over.")] = 3,
     distractors: Distractors = False,
@@ -145,7 +145,7 @@ def _episodes(
     if store is None:
         return explore_episodes(robot, count, ticks, seed, _shown(bar, "drawing episodes", count))
     with EpisodeStore(store) as opened:
-        return read_episodes(opened, loaded, robot, count, seed)
+        return read_episodes(opened, loaded, robot, count, ticks, seed)
 
 
 def _runners(

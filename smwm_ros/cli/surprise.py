@@ -19,7 +19,7 @@ def surprise(
     seed: Annotated[int, typer.Option(min=0, help="Draws the episodes and the events.")] = 0,
     hue: Annotated[
         float, typer.Option(min=0, max=180, help="Degrees by which the change of colour turns it.")
-    ] = 30.0,
+    ] = 20.0,
     distractors: Distractors = False,
     figure: Annotated[
         Optional[Path],  # noqa: UP045 - typer evaluates it

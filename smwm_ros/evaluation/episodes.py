@@ -154,7 +154,7 @@ def explore_episodes(
 
 
 def read_episodes(
-    store: EpisodeStore, checkpoint: Checkpoint, task: RobotTask | None, count: int, seed: int
+    store: EpisodeStore, checkpoint: Checkpoint, task: RobotTask | None, count: int, ticks: int, seed: int
 ) -> Episodes:
     """
     Read episodes that the model has not seen from a store.
@@ -165,7 +165,8 @@ def read_episodes(
         checkpoint: the model.
         task: says what the state's numbers are; without, all are taken as positions.
         count: E, at most; drawn from those that there are.
-        seed: draws them.
+        ticks: pictures of each, at most; from anywhere in it.
+        seed: draws both.
 
     Raises:
         DataError: the store holds neither states nor joints, or they are not finite.
@@ -176,10 +177,12 @@ def read_episodes(
     if store.fingerprint == checkpoint.info.data_fingerprint:
         training = checkpoint.info.config.training
         numbers = hold_out(store.episodes, training.validation, checkpoint.info.seed)
-    numbers = np.sort(np.random.default_rng([seed, 2]).permutation(numbers)[:count])
+    generator = np.random.default_rng([seed, 2])
+    numbers = np.sort(generator.permutation(numbers)[:count])
     column, names, kinds = _truth(store, task)
-    lengths = store.lengths[numbers]
-    rows = np.concatenate([store.offsets[e] + np.arange(n) for e, n in zip(numbers, lengths, strict=True)])
+    lengths = np.minimum(store.lengths[numbers], ticks)
+    firsts = store.offsets[numbers] + generator.integers(0, store.lengths[numbers] - lengths + 1)
+    rows = np.concatenate([first + np.arange(length) for first, length in zip(firsts, lengths, strict=True)])
     states = store.rows(column)[rows].astype(np.float64)
     if not np.isfinite(states).all():
         raise DataError(f"{store.path}: the column {column!r} holds numbers that are not finite")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from smwm_ros.data.images import model_input
@@ -177,6 +178,8 @@ def plot_surprise(surprises: Surprises) -> Figure:
     left.set_yticks(range(len(surprises.values)), list(surprises.values))
     left.invert_yaxis()
     left.set(xscale="log", xlabel="surprise, validation medians")
+    left.xaxis.set_major_formatter("{x:g}")
+    left.xaxis.set_minor_formatter(NullFormatter())
     right.plot([0, 1], [0, 1], color=SOFT, linestyle="--", linewidth=1)
     right.set(xlabel="nominal steps called surprising", ylabel="events called surprising", xlim=(0, 1))
     right.legend(frameon=False, fontsize=8, loc="lower right")

@@ -24,7 +24,7 @@ DRAWS = 1000
 """States tried for a teleport."""
 OVERLAP = 0.003
 """m that things may overlap after a teleport; a push presses them together as far."""
-HUE = 30.0
+HUE = 20.0
 """Degrees of a change of colour."""
 
 Event = Callable[[MujocoTask, np.random.Generator], AbstractContextManager[None]]
