@@ -96,10 +96,17 @@ def checkpoint_path(robot: str, model: str = "smwm") -> Path:
     file = folder / robot / f"{model}.safetensors"
     if not model or not file.is_file():
         shipped = sorted(f"{found.parent.name}: {found.stem}" for found in folder.glob("*/*.safetensors"))
-        own = sorted(found.stem for found in folder.glob(f"{robot}/*.safetensors"))
-        there = f"for it there are: {', '.join(own)}" if own else f"there are {'; '.join(shipped) or 'none'}"
+        own = ", ".join(shipped_models(robot))
+        there = f"for it there are: {own}" if own else f"there are {'; '.join(shipped) or 'none'}"
         raise CheckpointError(
             f"no model '{model}' is shipped for the robot '{robot}'; {there}. "
             "Train one with 'smwm train', and give its path with --checkpoint."
         )
     return file
+
+
+def shipped_models(robot: str) -> list[str]:
+    """Return the presets of which a checkpoint is shipped for a robot, by the name in its contract."""
+    return sorted(
+        file.stem for file in (share_directory() / "config" / "checkpoints" / robot).glob("*.safetensors")
+    )
