@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from smwm_ros.cli import main
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.data.store.writer import EpisodeWriter
-from smwm_ros.errors import CheckpointError, ConfigError, DataError
+from smwm_ros.errors import CheckpointError, ConfigError, DataError, SimulationError
 from smwm_ros.evaluation.episodes import Episodes, encode_episodes, explore_episodes, read_episodes
 from smwm_ros.evaluation.probing import (
     fit_state_probes,
@@ -31,7 +32,7 @@ from smwm_ros.evaluation.supervised import train_supervised
 from smwm_ros.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
-from smwm_ros.resources import checkpoint_path, find_contract
+from smwm_ros.resources import checkpoint_path, find_contract, share_directory
 from smwm_ros.tasks import RobotTask, make_task
 
 CONTRACT = find_contract("reacher")
@@ -371,6 +372,21 @@ def test_the_command(tmp_path: Path, untrained: Checkpoint) -> None:
     assert found["supervised"].keys() == {"shoulder", "elbow"}
     assert found["gap"].keys() == {"noise", "blur", "brightness", "occlusion", "distractors"}
     assert {file.name for file in tmp_path.glob("*.png")} == {"probes.png", "latents.png", "corruptions.png"}
+
+
+def test_recordings_of_a_real_robot(tmp_path: Path, explored: Episodes, untrained: Checkpoint) -> None:
+    """Without a simulation, a store and a checkpoint are enough, and the joints are probed for."""
+    contract, checkpoint = tmp_path / "robot.yaml", tmp_path / "model.safetensors"
+    real = (share_directory() / "config" / "robots" / "reacher.yaml").read_text(encoding="utf-8")
+    contract.write_text(re.sub(r"(?m)^task:.*$", "", real), encoding="utf-8")
+    save_checkpoint(checkpoint, untrained.info, untrained.model)
+    data = write_store(tmp_path / "data.h5", explored, state=np.empty((240, 0)))
+    given = "--task", str(contract), "--checkpoint", str(checkpoint), "--repeats", "1"
+    found = run("probe", *given, "--store", str(data), "--corruptions", "--ticks", "16")
+    assert found["variables"].keys() == {"shoulder", "elbow"}
+    assert "success_any" not in found["corruptions"]["blur"]
+    with pytest.raises(SimulationError, match="names no task"):
+        run("probe", *given)
 
 
 @pytest.mark.parametrize(

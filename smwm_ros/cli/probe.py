@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -86,7 +87,10 @@ def probe(
         PlannerConfig, override(PlannerConfig().model_dump(), settings or []), "--set", ConfigError
     )
     options = {"distractors": True} if distractors else {}
-    with make_task(contract, **options) as robot, progress_bar() as bar:
+    # A real robot has no simulation, but may have a store.
+    recorded = contract.task is None and store is not None
+    opened: AbstractContextManager[Any] = nullcontext() if recorded else make_task(contract, **options)
+    with opened as robot, progress_bar() as bar:
         data = _episodes(robot, models[0], store, episodes, ticks, seed, bar)
         latents = [encode_episodes(loaded, data) for loaded in models]
         probes = {
@@ -137,26 +141,33 @@ def _find(against: str, contract: Contract) -> Path:
 
 
 def _episodes(
-    robot: RobotTask, loaded: Loaded, store: Path | None, count: int, ticks: int, seed: int, bar: Progress
+    robot: RobotTask | None,
+    loaded: Loaded,
+    store: Path | None,
+    count: int,
+    ticks: int,
+    seed: int,
+    bar: Progress,
 ) -> Episodes:
     from smwm_ros.data.store.reader import EpisodeStore
     from smwm_ros.evaluation.episodes import explore_episodes, read_episodes
 
     if store is None:
+        assert robot is not None
         return explore_episodes(robot, count, ticks, seed, _shown(bar, "drawing episodes", count))
     with EpisodeStore(store) as opened:
         return read_episodes(opened, loaded, robot, count, ticks, seed)
 
 
 def _runners(
-    robot: RobotTask, models: list[Loaded], planner: PlannerConfig, pairs: int, offset: int, seed: int
+    robot: RobotTask | None, models: list[Loaded], planner: PlannerConfig, pairs: int, offset: int, seed: int
 ) -> list[Run | None]:
     """Return what runs each model's planner on the same pairs."""
     from smwm_ros.evaluation.judging import errors, reached
     from smwm_ros.evaluation.pairs import draw_pairs
     from smwm_ros.evaluation.protocol import run_planner
 
-    if not pairs:
+    if not pairs or robot is None:
         return [None] * len(models)
     history = max(loaded.frames for loaded in models) - 1
     problems = draw_pairs(robot, pairs, offset, seed, history=history)
