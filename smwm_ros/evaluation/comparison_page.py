@@ -12,14 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from smwm_ros.evaluation.comparison import Comparison, Judged, Scene
-from smwm_ros.evaluation.page import BAD, GOOD, SOFT, png, svg, write_page
+from smwm_ros.evaluation.page import SERIES, SOFT, png, svg, write_page
 from smwm_ros.evaluation.probing import plot_latents, plot_probes
 from smwm_ros.evaluation.robustness import plot_curves
 from smwm_ros.evaluation.surprise import plot_surprise
 from smwm_ros.tasks.base import RobotTask
 
-COLOURS = (GOOD, "#3b82c4", "#8b6fc0", "#e3a008", BAD, "#2aa5a0", "#b0578d", "#6b7d2e")
-"""Of the models, in their order."""
 PICTURE_SIDE = 128
 """Pixels."""
 MAIN_COLUMNS = (
@@ -57,7 +55,11 @@ def write_comparison(
         task=task,
         colours=dict(zip(models, _colours(len(models)), strict=True)),
         success=svg(success),
-        tables=[_table(models, offset) for offset in first.success],
+        offsets=[
+            (offset, common, [(name, judged.success[offset]) for name, judged in models.items()])
+            for offset, common in first.success.items()
+        ],
+        objects=bool(task.objects),
         headings=[heading for heading, _, _ in MAIN_COLUMNS],
         probes=[(name, _probe_row(judged)) for name, judged in models.items()],
         probe_plot=svg(plot_probes({name: judged.probes for name, judged in models.items()})),
@@ -118,13 +120,7 @@ def plot_scene(scenes: Sequence[Scene], task: RobotTask) -> Figure:
 
 
 def _colours(count: int) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(count)]
-
-
-def _table(models: Mapping[str, Judged], offset: int) -> dict[str, Any]:
-    """Return what the table of one offset shows."""
-    rows = [(name, judged.success[offset]) for name, judged in models.items()]
-    return {"offset": offset, "rows": rows, "common": rows[0][1], "objects": "must_move_pairs" in rows[0][1]}
+    return [SERIES[number % len(SERIES)] for number in range(count)]
 
 
 def _probe_row(judged: Judged) -> list[str]:

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 GOOD, BAD, SOFT = "#0f9d6b", "#d1495b", "#98a2b3"
+SERIES = (GOOD, "#3b82c4", "#8b6fc0", "#e3a008", "#d1495b", "#2aa5a0", "#b0578d", "#6b7d2e")
+"""Colours of several models, in their order, and again from the beginning."""
 
 
 def write_page(path: Path, template: str, *, title: str, **values: Any) -> None:

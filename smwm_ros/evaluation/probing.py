@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smwm_ros.errors import DataError
 from smwm_ros.evaluation.episodes import Episodes, Variable
-from smwm_ros.evaluation.page import GOOD, SOFT
+from smwm_ros.evaluation.page import SERIES
 from smwm_ros.evaluation.regression import Regression, Table, fit_linear, fit_mlp, r_squared
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.statistics import effective_rank, latent_scale
@@ -256,7 +256,7 @@ def plot_probes(models: Mapping[str, Probes], control: Mapping[str, float] | Non
     Draw the MLP probes' R² by variable, with the spread over the repeats.
 
     Args:
-        models: by name; the first one stands out.
+        models: by name.
         control: R² of a supervised encoder by variable.
     """
     variables = next(iter(models.values())).variables
@@ -267,7 +267,7 @@ def plot_probes(models: Mapping[str, Probes], control: Mapping[str, float] | Non
     for number, (name, probes) in enumerate(models.items()):
         places = rows + (number - (len(models) - 1) / 2) * height
         values = np.nan_to_num(probes.mlp.mean(0)).clip(0)
-        axes.barh(places, values, height, color=GOOD if number == 0 else SOFT, label=name)
+        axes.barh(places, values, height, color=SERIES[number % len(SERIES)], label=name)
         axes.errorbar(
             values, places, xerr=np.nan_to_num(probes.mlp.std(0)), fmt="none", ecolor="black", alpha=0.55
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from smwm_ros.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from smwm_ros.evaluation.episodes import Episodes, encode_episodes
 from smwm_ros.evaluation.judging import wilson
-from smwm_ros.evaluation.page import BAD, GOOD, SOFT
+from smwm_ros.evaluation.page import SERIES
 from smwm_ros.evaluation.probing import fit_state_probes, split_episodes
 from smwm_ros.evaluation.protocol import View
 from smwm_ros.models.checkpoint import Checkpoint
@@ -147,10 +147,9 @@ def plot_curves(models: Mapping[str, Curves]) -> Figure:
     rows = 2 if any(curves.reached for curves in models.values()) else 1
     figure = Figure(figsize=(11, 2.6 * rows), layout="constrained")
     axes = np.atleast_2d(figure.subplots(rows, len(CORRUPTIONS), sharex=True, sharey="row"))
-    colours = (GOOD, BAD, SOFT)
     for column, kind in enumerate(CORRUPTIONS):
         for number, (name, curves) in enumerate(models.items()):
-            style = {"color": colours[number % len(colours)], "marker": "o", "markersize": 3, "label": name}
+            style = {"color": SERIES[number % len(SERIES)], "marker": "o", "markersize": 3, "label": name}
             axes[0, column].plot(LEVELS, np.maximum(curves.mlp[kind], 0), **style)
             if curves.reached:
                 axes[1, column].plot(LEVELS, 100 * curves.reached[kind].mean(1), **style)
