@@ -66,7 +66,7 @@ class FabricEngine(Engine):
         """
         try:
             from lightning_fabric import Fabric  # noqa: PLC0415 - an extra
-            from lightning_fabric.strategies import DDPStrategy  # noqa: PLC0415
+            from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
         except ImportError as error:
             raise ConfigError(
                 f"training by torchrun needs Lightning Fabric ({error}): pip install "
