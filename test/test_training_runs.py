@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from blobs import blob_contract, write_blobs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import ConfigError, TrainingError
@@ -248,6 +248,18 @@ def test_nothing_is_overwritten(store: EpisodeStore, store_path: Path, tmp_path:
     with pytest.raises(ConfigError, match="no training state to resume from"):
         train(store, "p", config_of({"steps": 2}), tmp_path, resume=True)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_state_of_another_version(store: EpisodeStore, tmp_path: Path) -> None:
+    """It is refused as such, and stays; nobody is told that their settings were others."""
+    train(store, "p", config_of({"steps": 2}), tmp_path)
+    path = tmp_path / "state.safetensors"
+    for version in ({"state_format": "1"}, {}):
+        save_file(load_file(path), path, metadata={"step": "2", **version})
+        before = path.read_bytes()
+        with pytest.raises(ConfigError, match="another version of smwm_ros"):
+            train(store, "p", config_of({"steps": 2}), tmp_path, resume=True)
+        assert path.read_bytes() == before
 
 
 def test_without_tensorboard(store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

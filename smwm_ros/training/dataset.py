@@ -163,6 +163,7 @@ def load_windows(store: EpisodeStore, config: ModelConfig, seed: int) -> tuple[W
         raise DataError(
             f"{store.path}: {len(store.lengths)} episodes give {len(parts[0])} training and "
             f"{len(parts[1])} validation windows of {span + 1} images; both are needed. "
-            "Record more, or longer, episodes."
+            "Record more, or longer, episodes, or change training.validation "
+            f"(now {config.training.validation:g}) or window (now {config.window})."
         )
     return parts[0], parts[1]

@@ -54,7 +54,7 @@ def load_state(
         The steps done.
 
     Raises:
-        ConfigError: no state there, a damaged one, or one of another run; names what differs.
+        ConfigError: no state there, a damaged one, or one of another version or run; names what differs.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -65,6 +65,11 @@ def load_state(
             f"{path}: no training state to resume from ({error}); train without --resume"
         ) from error
     step = int(found.pop("step", -1))
+    if found.get("state_format") != run.get("state_format"):
+        raise ConfigError(
+            f"{path}: was saved by another version of smwm_ros (state format {found.get('state_format')}, "
+            f"expected {run.get('state_format')}); resume with that version, or train anew in another folder"
+        )
     if different := [key for key in run if found.get(key) != run[key]]:
         raise ConfigError(
             f"{path}: belongs to a run with another {', '.join(different)}; "
