@@ -30,11 +30,11 @@ def report(
     ] = None,
     offset: Annotated[
         Optional[list[int]],  # noqa: UP045
-        typer.Option(min=1, help="Ticks from start to goal; may be given again. [default: 25]"),
+        typer.Option(min=1, help="Ticks from start to goal; may be given again. By default 25."),
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Start-goal pairs for each offset.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Draws pairs, episodes and all else.")] = 0,
-    episodes: Annotated[int, typer.Option(min=5, help="Episodes to probe on.")] = 60,
+    episodes: Annotated[int, typer.Option(min=5, help="Episodes to probe on.")] = 300,
     full: Annotated[
         bool, typer.Option("--full", help="Corruptions and surprise, too; this takes long.")
     ] = False,

@@ -39,9 +39,9 @@ class Extent(Settings):
     """Draws the pairs, the episodes and all else."""
     scenes: int = 4
     """Rollouts to show: the first pairs of the first offset, not chosen by what became of them."""
-    episodes: int = 60
+    episodes: int = 300
     """To probe on."""
-    ticks: int = 200
+    ticks: int = 40
     """Pictures in each."""
     full: bool = False
     """Corruptions and surprise as well."""
