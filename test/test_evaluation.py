@@ -255,3 +255,15 @@ def test_pairs_in_which_an_object_must_move() -> None:
 def test_robots_without_objects_have_no_such_figures(task: RobotTask) -> None:
     pairs, rollouts = problem([1.0, 0.0])
     assert not any(key.startswith("must_move") for key in judge(task, pairs, rollouts, rollouts))
+
+
+def test_objects_are_what_is_not_the_robot() -> None:
+    """Were an arm's joints among them, pairs would count in which nothing was pushed."""
+    expected = {
+        "reacher": (),
+        "push_t_stiff": ("block_x", "block_y", "block_yaw"),
+        "pick_cube": ("cube_x", "cube_y", "cube_z", "cube_yaw"),
+    }
+    for robot, objects in expected.items():
+        with make_task(find_contract(robot)) as task:
+            assert task.objects == objects

@@ -43,8 +43,6 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
     """The task's usual bound for :meth:`success`, in the unit of :meth:`errors`."""
     unit: str
     """Of :meth:`errors`, in short."""
-    objects: tuple[str, ...] = ()
-    """Names of those numbers of the state that tell where things are that are not the robot's own parts."""
     timestep_ns: int
     """Length of one physics step, ns."""
     disturbance: NDArray[np.float64]
@@ -170,6 +168,11 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
     @abstractmethod
     def state_names(self) -> tuple[str, ...]:
         """Names of the S numbers of the state."""
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of those numbers of the state that tell where things are that are no part of the robot."""
+        return ()
 
     @property
     def state_kinds(self) -> tuple[StateKind, ...]:

@@ -44,7 +44,7 @@ def teleport(task: MujocoTask, generator: np.random.Generator) -> Iterator[None]
         state = before.copy()
         state[rows] = task.draw_state(generator)[rows]
         try:
-            far = task.errors(before, state).max() >= FAR * task.threshold
+            far = task.errors(before, task.check_state(state)).max() >= FAR * task.threshold
         except SimulationError:  # something else is there
             continue
         if far and _place(task, state):

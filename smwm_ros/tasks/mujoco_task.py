@@ -110,6 +110,14 @@ class MujocoTask(RobotTask):
 
     @property
     @override
+    def objects(self) -> tuple[str, ...]:
+        if self.thing is None:
+            return ()
+        joints = np.flatnonzero(self.model.jnt_bodyid == self.model.body(self.thing).id)
+        return tuple(self.state_names[joint] for joint in joints)
+
+    @property
+    @override
     def state_kinds(self) -> tuple[StateKind, ...]:
         turning = self.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
         positions: list[StateKind] = ["angle" if turns else "position" for turns in turning]

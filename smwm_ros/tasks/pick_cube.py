@@ -56,7 +56,6 @@ class PickCube(MujocoTask):
 
     threshold = 0.04
     unit = "m"
-    objects = ("cube_x", "cube_y", "cube_z", "cube_yaw")
     camera = "front"
     thing = "cube"
 

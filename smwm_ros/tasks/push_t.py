@@ -44,7 +44,6 @@ class PushT(MujocoTask):
 
     threshold = 0.02
     unit = "m"
-    objects = ("block_x", "block_y", "block_yaw")
     thing = "block"
 
     def __init__(
