@@ -168,7 +168,7 @@ def test_the_planner_sees_the_newest_frames_and_the_goal_held(monkeypatch: pytes
         looks: list[int] = []
         observe = task.observe
         monkeypatch.setattr(task, "observe", lambda: (looks.append(1), observe())[1])
-        config = PlannerConfig(samples=8, iterations=1, replan=5)
+        config = PlannerConfig(samples=8, elites=4, iterations=1, replan=5)
         rollouts = run_planner(task, spy, config, pairs)
         assert len(looks) == 4 * (1 + 3)  # at the reset, and at the ticks 3, 4 and 5
         for pair, states, shown in zip(
