@@ -79,6 +79,9 @@ def report(
             "planner": ", ".join(f"{key} {value}" for key, value in config.model_dump().items()),
             "probed on": f"{extent.episodes} exploration episodes of {extent.ticks} pictures",
         }
+        if full:
+            points = f"{min(pairs, extent.corrupted_pairs)} pairs, {offsets[0]} ticks apart, at each point"
+            asked |= {"success under corruption": points, "surprise": f"{extent.surprises} episodes"}
         write_comparison(output, robot, comparison, list(asked.items()))
     console.print(f"report: {output}", soft_wrap=True)
     figures = comparison.figures()
