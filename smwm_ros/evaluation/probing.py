@@ -278,7 +278,7 @@ def plot_probes(models: Mapping[str, Probes], control: Mapping[str, float] | Non
     axes.set_yticks(rows, [variable.name for variable in variables])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="R² of the MLP probe on held-out episodes")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(models) + 1, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -158,7 +158,8 @@ def plot_curves(models: Mapping[str, Curves]) -> Figure:
     axes[0, 0].set(ylabel="R², MLP probe", ylim=(0, 1.02))
     if rows == 2:
         axes[1, 0].set(ylabel="goals reached, %", ylim=(0, 102))
-    axes[0, -1].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(models), frameon=False)
     for each in axes.flat:
         each.spines[["top", "right"]].set_visible(False)
     return figure
