@@ -15,7 +15,7 @@ from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
-from smwm_ros.planning.costs import final, min_over_horizon, running
+from smwm_ros.planning.costs import final, min_over_horizon, running, soon
 from smwm_ros.planning.limits import ActionLimits
 from smwm_ros.planning.mpc import MPC, PlannerConfig
 from smwm_ros.planning.optimisers import CEM, coloured_noise
@@ -57,6 +57,7 @@ def test_costs_by_hand() -> None:
     assert final(futures, goal).item() == 1.0
     assert running(futures, goal).item() == pytest.approx(5 / 3)
     assert min_over_horizon(futures, goal).item() == 0.0
+    assert soon(futures, goal).item() == pytest.approx(0.05)
 
 
 def test_cem_finds_the_least_squares_solution() -> None:
@@ -141,7 +142,9 @@ def test_limits_hold(seed: int, low: float, high: float, change: float, previous
 
 def test_mpc_reaches_the_goal(integrator: Checkpoint, reacher: Contract) -> None:
     """Executing the plans in the world they were made for ends at the goal, warm starts and all."""
-    mpc = MPC(integrator, PlannerConfig(horizon=3, samples=128, iterations=8, replan=5), seed=1)
+    mpc = MPC(
+        integrator, PlannerConfig(horizon=3, samples=128, iterations=8, replan=5, cost="running"), seed=1
+    )
     position, goal = np.zeros(2), np.array([6.0, -4.0])
     for _ in range(6):
         plan = mpc.plan(latent(*position), latent(*goal))
@@ -151,7 +154,7 @@ def test_mpc_reaches_the_goal(integrator: Checkpoint, reacher: Contract) -> None
 
 def test_mpc_is_repeatable_and_within_limits(integrator: Checkpoint, reacher: Contract) -> None:
     """A seed gives the same plan twice; plans respect the contract."""
-    config = PlannerConfig(horizon=2)
+    config = PlannerConfig(horizon=2, samples=64, iterations=4, elites=8)
     first, second = (MPC(integrator, config, seed=3).plan(latent(0, 0), latent(9, -9)) for _ in range(2))
     np.testing.assert_array_equal(first.actions, second.actions)
     assert first.actions.shape == (2 * reacher.block, reacher.action.size)

@@ -31,8 +31,20 @@ def min_over_horizon(futures: Futures, goals: Goals) -> Costs:
     return _distances(futures, goals).amin(-1)
 
 
+def soon(futures: Futures, goals: Goals) -> Costs:
+    """
+    Minimum over the steps, and 3 % of the mean over them: be there at some time, but do not dawdle.
+
+    The minimum alone allows the detours that a running cost forbids (a pusher has to go round the block),
+    and says nothing of what comes after: a plan that leaves the goal and comes back is as good as one
+    that stays.
+    """
+    return min_over_horizon(futures, goals) + 0.03 * running(futures, goals)
+
+
 COSTS: dict[str, Callable[[Futures, Goals], Costs]] = {
     "final": final,
     "running": running,
     "min_over_horizon": min_over_horizon,
+    "soon": soon,
 }
