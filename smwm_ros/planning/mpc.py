@@ -26,21 +26,21 @@ class PlannerConfig(Settings):
 
     model_config = ConfigDict(use_attribute_docstrings=True)  # the planner node shows them
 
-    horizon: Annotated[int, Field(ge=1, le=50)] = 8
+    horizon: Annotated[int, Field(ge=1, le=50)] = 3
     """H, model steps looked ahead."""
-    samples: Annotated[int, Field(ge=2, le=65536)] = 256
+    samples: Annotated[int, Field(ge=2, le=65536)] = 64
     """Action sequences drawn per iteration."""
-    iterations: Annotated[int, Field(ge=1, le=1000)] = 6
+    iterations: Annotated[int, Field(ge=1, le=1000)] = 4
     """Rounds of drawing and refitting."""
-    elites: Annotated[int, Field(ge=2)] = 24
+    elites: Annotated[int, Field(ge=2)] = 8
     """Best sequences that the search is refitted to."""
     noise_exponent: Annotated[float, Field(ge=0, le=4)] = 2.0
     """Power law of the noise along time: 0 white, 2 Brownian."""
     keep: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of the elites that compete again in the next iteration."""
-    std: Annotated[float, Field(gt=0, le=10)] = 1.0
+    std: Annotated[float, Field(gt=0, le=10)] = 0.5
     """Width of the first iteration's noise, in standard deviations of the training actions."""
-    cost: Literal["final", "running", "min_over_horizon", "soon"] = "soon"
+    cost: Literal["final", "running", "min_over_horizon", "soon"] = "running"
     """Which predicted distances to the goal count."""
     replan: Annotated[int, Field(ge=1, le=1000)] = 5
     """Control ticks played before the next plan."""
