@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from smwm_ros.cli.bag_mutations import mutate
@@ -105,6 +106,8 @@ def bench_fuzz(
     """
     started = time.monotonic()
     report = FuzzReport()
+    # OpenCV ends its threads here: a forked process that is to end them, as ingest does, waits for ever.
+    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="smwm-fuzz-", dir=_fast_folder()) as name:
         folder = Path(name)
         contract, bags = small_bags(folder / "bases")
