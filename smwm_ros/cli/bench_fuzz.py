@@ -15,7 +15,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from smwm_ros.cli.bag_mutations import mutate
@@ -24,6 +23,7 @@ from smwm_ros.contract import Contract
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.recover import recover
 from smwm_ros.data.ingest.ingest import ingest
+from smwm_ros.data.ingest.parallel import one_thread_of_opencv
 from smwm_ros.errors import SmwmError
 
 MEMORY = 2**30
@@ -107,8 +107,7 @@ def bench_fuzz(
     started = time.monotonic()
     report = FuzzReport()
     # OpenCV ends its threads here: a forked process that is to end them, as ingest does, waits for ever.
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory(prefix="smwm-fuzz-", dir=_fast_folder()) as name:
+    with one_thread_of_opencv(), tempfile.TemporaryDirectory(prefix="smwm-fuzz-", dir=_fast_folder()) as name:
         folder = Path(name)
         contract, bags = small_bags(folder / "bases")
         target = _Target(contract, bags, seed, folder)
