@@ -17,7 +17,7 @@ START = 10_000_000_000
 LIMITS = Limits(tolerance=0.5, time_limit=2.5, no_progress=1.0, max_belief_age=0.5, belief_timeout=1.0)
 
 
-def pursue(limits: Limits = LIMITS, replan: int = 1, now: int = START) -> Pursuit:
+def pursue(limits: Limits = LIMITS, replan: int = 1, now: int = START, begin: int = 0) -> Pursuit:
     """A goal at the origin, in a world where distances are Euclidean."""
     return Pursuit(
         np.zeros(2, np.float32),
@@ -27,6 +27,7 @@ def pursue(limits: Limits = LIMITS, replan: int = 1, now: int = START) -> Pursui
         replan=replan,
         now=now,
         steady=0.0,
+        begin=begin,
     )
 
 
@@ -145,6 +146,21 @@ def test_silence_ends_the_goal_though_ros_time_stands_still() -> None:
     assert pursuit.outcome is None
     pursuit.check(1.6)
     assert pursuit.outcome is Outcome.NO_BELIEF
+
+
+def test_beliefs_from_before_the_beginning_are_not_used_and_the_limit_counts_from_there() -> None:
+    """A goal may reach the planner before it hears of the reset that went before it."""
+    pursuit = pursue(replace(LIMITS, tolerance=0.0, time_limit=5 * REACHER.period), begin=START)
+    assert not observe(pursuit, belief(-4))
+    assert np.isnan(pursuit.distance)
+    assert [observe(pursuit, belief(tick)) for tick in range(6)] == [True] * 5 + [False]
+    assert pursuit.outcome is Outcome.TIME_LIMIT
+
+    pursuit = pursue(begin=START)
+    observe(pursuit, belief(-4))
+    pursuit.check(1.1)
+    assert pursuit.outcome is Outcome.STALE_BELIEF
+    assert "0.200 s before the goal's beginning" in pursuit.message
 
 
 def test_first_end_stands() -> None:

@@ -19,7 +19,7 @@ from sensor_msgs.msg import JointState
 from smwm_ros.action import ReachGoal
 from smwm_ros.contract import Contract
 from smwm_ros.errors import StackError
-from smwm_ros.messages import decode_image, encode_image, from_time, image_type, to_duration
+from smwm_ros.messages import decode_image, encode_image, from_time, image_type, to_duration, to_time
 from smwm_ros.msg import Belief, PlannerStatus
 from smwm_ros.nodes.qos import LATCHED, NEWEST
 from smwm_ros.srv import Reset
@@ -235,6 +235,7 @@ class RobotClient:
         *,
         tolerance: float = -1.0,
         time_limit: float = 0.0,
+        begin: int = 0,
         timeout: float = 10.0,
     ) -> Goal:
         """
@@ -244,6 +245,8 @@ class RobotClient:
             image: RGB, as the contract describes the camera, shape (height, width, 3).
             tolerance: model steps; 0: hold the goal until the time limit; negative: the planner's own.
             time_limit: seconds of ROS time; 0: the planner's own.
+            begin: ROS time from which it is pursued, in ns: after a reset, what that returned. The planner
+                may know less of the new world than this process does.
             timeout: steady seconds.
 
         Returns:
@@ -257,6 +260,7 @@ class RobotClient:
             image=encode_image(self.contract, image, 0, raw=True),
             tolerance=tolerance,
             time_limit=to_duration(time_limit),
+            begin=to_time(begin),
         )
         future = self._goals.send_goal_async(request, lambda message: goal.feedback.append(message.feedback))
         self.wait_until(future.done, timeout, "answer to the goal")

@@ -19,7 +19,7 @@ from rclpy.task import Future
 from smwm_ros import msg
 from smwm_ros.action import ReachGoal
 from smwm_ros.errors import ConfigError, DataError
-from smwm_ros.messages import belief_from_message, header, plan_to_message
+from smwm_ros.messages import belief_from_message, from_time, header, plan_to_message
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
 from smwm_ros.nodes.modelled import ModelNode
@@ -146,6 +146,7 @@ class PlannerNode(ModelNode):
                 replan=self._replan,
                 now=now,
                 steady=steady,
+                begin=from_time(handle.request.begin),
             )
         except Exception as error:
             self._refuse(handle, error)

@@ -106,7 +106,8 @@ def _run_pair(
 ) -> tuple[NDArray[np.float64], list[float]]:
     contract = client.contract
     begin = client.reset(pair.start_state, pair.seed)
-    goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=budget * contract.period)
+    limit = budget * contract.period
+    goal = client.send_goal(pair.goal_image, tolerance=0.0, time_limit=limit, begin=begin)
     client.wait_until(lambda: goal.done, PATIENCE, "end of the goal")
     last, end = begin + contract.period_ns * budget, time.monotonic() + ARRIVAL
     while client.joints[-1].stamp < last and time.monotonic() < end:

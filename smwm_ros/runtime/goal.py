@@ -38,7 +38,7 @@ class Limits:
     tolerance: float
     """Model steps within which the goal counts as reached; 0: hold it until the time limit."""
     time_limit: float
-    """ROS time, from acceptance."""
+    """ROS time, from the beginning."""
     no_progress: float
     """ROS time without progress; 0: no limit."""
     max_belief_age: float
@@ -67,6 +67,7 @@ class Pursuit:
         replan: int,
         now: int,
         steady: float,
+        begin: int = 0,
     ) -> None:
         """
         Accept a goal.
@@ -79,6 +80,8 @@ class Pursuit:
             replan: control ticks played of one plan before the next.
             now: time of acceptance; 0 if ROS time is not known yet.
             steady: the same in steady time.
+            begin: stamp of the first belief to be used; 0: any. The limits count from here, or from
+                acceptance.
         """
         self.goal = goal
         self.distance = float("nan")
@@ -89,7 +92,8 @@ class Pursuit:
         self._period = contract.period_ns
         self._measure = distance
         self._replan = replan
-        self._began: int | None = now or None
+        self._begin = begin
+        self._began: int | None = begin or now or None
         self._heard = steady  # a fresh belief
         self._stale = ""  # why the newest belief is not fresh
         self._planned: int | None = None  # stamp of the newest belief planned from
@@ -108,6 +112,9 @@ class Pursuit:
         age = (now - belief.stamp) * 1e-9
         if abs(age) > self._limits.max_belief_age and now:
             self._stale = f"{age:.3f} s old" if age > 0 else f"{-age:.3f} s in the future"
+            return False
+        if belief.stamp < self._begin:
+            self._stale = f"from {(self._begin - belief.stamp) * 1e-9:.3f} s before the goal's beginning"
             return False
         self._stale = ""
         self._heard = steady
