@@ -372,6 +372,20 @@ def test_lock_step_stop_takes_this_tick_or_the_next() -> None:
     assert robot.gate.step(START + 2 * PERIOD, 5.0) is None, "then the simulator rests"
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_lock_step_stop_from_before_a_reset_uses_up_no_tick(late: bool) -> None:
+    """Pins that the end of one goal does not take the first action of the next, whichever came first."""
+    robot = Robot(LockStepGate(REACHER))
+    robot.plays(RAMP)
+    stop, begin = plan(stamp=START, sequence=2), START + 2 * REACHER.max_gap_ns
+    if late:
+        robot.now = begin
+    assert robot.give(stop) is None
+    assert robot.gate.step(begin, 5.1) is None
+    robot.now = begin
+    robot.plays(at(begin, RAMP, sequence=3))
+
+
 def test_lock_step_change_is_limited_by_ros_time() -> None:
     """Pins that a simulator faster than real time gets the full change of each tick."""
     robot = Robot(LockStepGate(slow()))

@@ -20,7 +20,7 @@ class LockStepGate(Gate):
     refused plan, makes one safe action: for this tick, or for the next one if this one has its command
     already. A plan that comes too late is ignored: it does no harm, and the next one comes in time, as
     time waits for it. When the clock leaps by more than the contract's ``max_gap`` the simulator was
-    reset, and a plan from before is dropped.
+    reset: a plan from before is dropped, and an order to stop from before uses up no tick.
 
     Two things here go by steady time. While the clock stays at a tick that has its command, that very
     command is repeated every ``REPEAT`` seconds: the simulator may not have been connected yet when
@@ -43,7 +43,7 @@ class LockStepGate(Gate):
         super().__init__(contract, model)
         self._last: int | None = None  # newest tick that has its command
         self._command: Command | None = None  # that command
-        self._halting = False
+        self._halting: int | None = None  # ROS time of an order to stop that waits for its tick
         self._deadline = np.inf
 
     def accept(self, plan: Plan, now: int, steady: float) -> Command | None:
@@ -67,12 +67,12 @@ class LockStepGate(Gate):
         return None
 
     def _take(self, plan: Plan, now: int, steady: float) -> Command | None:
-        self._plan, self._halting = plan, False
+        self._plan, self._halting = plan, None
         return self._play(max(now, plan.stamp), steady)
 
     def _halt(self, reason: str, now: int, steady: float) -> Command | None:
         self._drop(reason)
-        self._halting = True
+        self._halting = now
         return self._play(now, steady)
 
     def _play(self, tick: int, steady: float) -> Command | None:
@@ -82,8 +82,10 @@ class LockStepGate(Gate):
                 self._drop("clock turned back")
         if self._last is not None and tick <= self._last:
             return None
-        if self._halting:
-            self._halting = False
+        if self._halting is not None:
+            since, self._halting = tick - self._halting, None
+            if since > self._contract.max_gap_ns:
+                return None
             self._command = self._safe(tick, steady)
             return self._command
         plan = self._plan
@@ -111,7 +113,9 @@ class LockStepGate(Gate):
         return seconds
 
     def _tick(self, plan: Plan, now: int) -> int:
-        return plan.stamp if now < plan.stamp <= now + self._future_limit() else now
+        ahead = plan.stamp - now
+        leapt = -ahead > self._contract.max_gap_ns
+        return plan.stamp if leapt or 0 < ahead <= self._future_limit() else now
 
     def _future_limit(self) -> int:
         return 2 * self._contract.max_gap_ns + self._period
