@@ -25,6 +25,10 @@ class TrainingError(SmwmError):
     """A training run that cannot go on: its loss or its latent is not healthy."""
 
 
+class PlanningError(SmwmError):
+    """A plan that cannot be made."""
+
+
 class SimulationError(SmwmError):
     """A simulated robot that cannot be built, rendered or stepped."""
 

@@ -19,7 +19,7 @@ from smwm_ros.evaluation.comparison_page import plot_scene, plot_success, write_
 from smwm_ros.models.checkpoint import Checkpoint, save_checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
-from smwm_ros.planning.mpc import PlannerConfig
+from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.resources import find_contract
 from smwm_ros.tasks import RobotTask, make_task
 

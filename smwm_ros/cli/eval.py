@@ -41,7 +41,7 @@ def evaluate(
     from smwm_ros.evaluation.pairs import draw_pairs
     from smwm_ros.evaluation.protocol import run_planner, run_random
     from smwm_ros.models.checkpoint import load_checkpoint
-    from smwm_ros.planning.mpc import PlannerConfig
+    from smwm_ros.planning.config import PlannerConfig
     from smwm_ros.resources import checkpoint_path, find_contract
     from smwm_ros.tasks import make_task
     from smwm_ros.validation import check

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from smwm_ros.evaluation.episodes import Episodes
     from smwm_ros.evaluation.robustness import Curves, Run
     from smwm_ros.models.checkpoint import Checkpoint as Loaded
-    from smwm_ros.planning.mpc import PlannerConfig
+    from smwm_ros.planning.config import PlannerConfig
     from smwm_ros.tasks import RobotTask
 
 
@@ -70,7 +70,7 @@ def probe(
     from smwm_ros.evaluation.robustness import gaps, plot_curves
     from smwm_ros.evaluation.supervised import train_supervised
     from smwm_ros.models.checkpoint import load_checkpoint
-    from smwm_ros.planning.mpc import PlannerConfig
+    from smwm_ros.planning.config import PlannerConfig
     from smwm_ros.resources import checkpoint_path, find_contract
     from smwm_ros.tasks import make_task
     from smwm_ros.validation import check

@@ -48,7 +48,7 @@ def report(
     from smwm_ros.errors import ConfigError
     from smwm_ros.evaluation.comparison import Extent, compare
     from smwm_ros.evaluation.comparison_page import write_comparison
-    from smwm_ros.planning.mpc import PlannerConfig
+    from smwm_ros.planning.config import PlannerConfig
     from smwm_ros.resources import find_contract
     from smwm_ros.tasks import make_task
     from smwm_ros.validation import check

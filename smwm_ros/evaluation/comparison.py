@@ -17,7 +17,7 @@ from smwm_ros.evaluation.protocol import Rollouts, run_planner, run_random
 from smwm_ros.evaluation.robustness import POINTS, Curves, probe_corrupted
 from smwm_ros.evaluation.surprise import Surprises, measure_surprise
 from smwm_ros.models.checkpoint import Checkpoint
-from smwm_ros.planning.mpc import PlannerConfig
+from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.tasks.base import RobotTask
 from smwm_ros.validation import Settings
 

@@ -26,7 +26,8 @@ from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import LOCK_STEP, Param, from_settings
 from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import LATCHED, NEWEST
-from smwm_ros.planning.mpc import MPC, PlannerConfig, PlanResult
+from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.mpc import MPC, PlanResult
 from smwm_ros.runtime.belief import Belief
 from smwm_ros.runtime.goal import Outcome, Pursuit
 from smwm_ros.runtime.plan import Plan

@@ -12,7 +12,7 @@ from smwm_ros.errors import StackError
 from smwm_ros.evaluation.pairs import Pair, Pairs, Progress
 from smwm_ros.evaluation.protocol import Rollouts
 from smwm_ros.nodes.client import RobotClient
-from smwm_ros.planning.mpc import PlannerConfig
+from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.stack.description import describe
 from smwm_ros.stack.supervisor import Supervisor
 from smwm_ros.tasks.base import RobotTask

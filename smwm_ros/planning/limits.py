@@ -52,3 +52,25 @@ class ActionLimits:
             before = torch.clamp(tick, before - self.max_change, before + self.max_change)
             ticks[number] = before
         return torch.stack(ticks, dim=-2)
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """What the sequences of one search may be: within the limits, after what is settled already."""
+
+    limits: ActionLimits
+    previous: Float[Tensor, "problems action"] | None = None
+    """The action in force before the first tick; None when there is none."""
+    settled: Float[Tensor, "problems first action"] | None = None
+    """The first actions, which will have been played when the plan is ready; None when there are none."""
+
+    def __call__(
+        self, actions: Float[Tensor, "problems samples ticks action"]
+    ) -> Float[Tensor, "problems samples ticks action"]:
+        """Return the nearest sequences that can be."""
+        if self.settled is None:
+            return self.limits.apply(actions, self.previous)
+        first = self.settled.shape[1]
+        settled = self.settled[:, None].expand(-1, actions.shape[1], -1, -1)
+        rest = self.limits.apply(actions[:, :, first:], self.settled[:, -1])
+        return torch.cat([settled, rest], dim=2)

@@ -1,18 +1,38 @@
-"""Sampling optimisers over action sequences: propose, score, refit."""
+"""Optimisers over action sequences: propose, score, refine, until the rounds or the time are used up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smwm_ros.planning.limits import ActionLimits
+from smwm_ros.planning.deadline import Deadline
 
 Sequences = Float[Tensor, "problems samples ticks action"]
 Score = Callable[[Sequences], Float[Tensor, "problems samples"]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is to be searched, for P problems at once."""
+
+    score: Score
+    """Gives each sequence its cost; NaN counts as infinitely bad."""
+    proposals: Float[Tensor, "problems proposals ticks action"]
+    """Where the search begins: around each of them. Without time for a round the first is the answer."""
+    std: Float[Tensor, " action"]
+    """How widely it begins, per action dimension."""
+    feasible: Callable[[Sequences], Sequences]
+    """Brings sequences to what can be done; every one passes it before it is scored."""
+    samples: int
+    """Sequences drawn in each round."""
+    generator: torch.Generator
+    """Source of the noise, on the problems' device."""
+    deadline: Deadline
 
 
 @dataclass(frozen=True)
@@ -21,21 +41,66 @@ class Solution:
 
     actions: Float[Tensor, "problems ticks action"]
     cost: Float[Tensor, " problems"]
+    """Infinite where nothing was scored, or nothing had a finite cost."""
     sequences: int
     """Sequences scored per problem."""
+    rounds: int
+    """Rounds that there was time for."""
+
+
+@runtime_checkable
+class Optimiser(Protocol):
+    """A way to search; it holds its settings, and nothing of a search."""
+
+    def optimise(self, search: Search) -> Solution:
+        """Find for each problem the sequence of the lowest cost."""
+
+
+class _Best:
+    """The best sequence so far of each problem; at first the first proposal, of which nothing is known."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._actions = search.feasible(search.proposals[:, :1])[:, 0]
+        self._cost = self._actions.new_full((len(self._actions),), torch.inf)
+        self._sequences = self._rounds = 0
+
+    def score(self, candidates: Sequences) -> Float[Tensor, "problems samples"]:
+        """Score the candidates of a round."""
+        cost = torch.nan_to_num(self._search.score(candidates), nan=torch.inf, posinf=torch.inf)
+        self._sequences += candidates.shape[1]
+        self._rounds += 1
+        lowest, which = cost.detach().min(1)
+        found = candidates.detach()[torch.arange(len(which), device=which.device), which]
+        better = lowest < self._cost
+        self._actions = torch.where(better[:, None, None], found, self._actions)
+        self._cost = torch.where(better, lowest, self._cost)
+        return cost
+
+    def solution(self) -> Solution:
+        return Solution(self._actions, self._cost, self._sequences, self._rounds)
+
+
+def _drawn(
+    search: Search, means: Float[Tensor, "problems means ticks action"], spread: Tensor, exponent: float
+) -> Sequences:
+    """Draw sequences around the means, which take turns."""
+    problems, _, ticks, size = means.shape
+    noise = coloured_noise((problems, search.samples, size, ticks), exponent, search.generator)
+    turns = torch.arange(search.samples, device=means.device) % means.shape[1]
+    return means[:, turns] + spread * noise.transpose(-1, -2)
 
 
 @dataclass(frozen=True)
 class CEM:
     """
-    The cross-entropy method with coloured noise, kept elites and a zero-noise candidate.
+    The cross-entropy method: draw, keep the elites, fit mean and spread to them, again.
 
-    With ``noise_exponent=0`` and ``keep=0`` it is plain CEM; with both it is iCEM (Pinneri et
-    al., CoRL 2020), which needs far fewer samples. Batched over problems; every sequence is
-    within the limits before it is scored, so the answer is as well.
+    With coloured noise and kept elites it is iCEM (Pinneri et al., CoRL 2020), which needs far fewer
+    samples; without (``noise_exponent=0``, ``keep=0``) it is the plain method. In either the
+    distribution's mean, at first the proposals, competes as well.
     """
 
-    samples: int
     iterations: int
     elites: int
     noise_exponent: float = 0.0
@@ -43,44 +108,92 @@ class CEM:
     keep: float = 0.0
     """Share of the elites that compete again in the next iteration."""
 
-    def optimise(
-        self,
-        score: Score,
-        mean: Float[Tensor, "problems ticks action"],
-        std: Float[Tensor, " action"],
-        limits: ActionLimits,
-        previous: Float[Tensor, "problems action"] | None,
-        generator: torch.Generator,
-    ) -> Solution:
-        """
-        Search for the sequence with the lowest score.
-
-        Args:
-            score: gives each sequence its cost; NaN counts as infinitely bad.
-            mean: where the search begins.
-            std: how widely it begins, per action dimension.
-            limits: what an action may be.
-            previous: the action in force before the first tick.
-            generator: source of the noise, on the problems' device.
-        """
-        problems, ticks, size = mean.shape
-        spread = std.expand_as(mean)
-        kept = mean.new_empty(problems, 0, ticks, size)
-        best, lowest, scored = mean, mean.new_full((problems,), torch.inf), 0
+    def optimise(self, search: Search) -> Solution:
+        """See :class:`Optimiser`."""
+        best = _Best(search)
+        problems, _, ticks, size = search.proposals.shape
+        means, spread = search.proposals, search.std.expand(problems, ticks, size)
+        kept = means[:, :0]
         for _ in range(self.iterations):
-            noise = coloured_noise((problems, self.samples, size, ticks), self.noise_exponent, generator)
-            drawn = mean[:, None] + spread[:, None] * noise.transpose(-1, -2)
-            candidates = limits.apply(torch.cat([mean[:, None], kept, drawn], dim=1), previous)
-            cost = torch.nan_to_num(score(candidates), nan=torch.inf)
-            scored += candidates.shape[1]
-            order = cost.topk(self.elites, dim=1, largest=False, sorted=True)
-            elites = candidates.gather(1, order.indices[..., None, None].expand(-1, -1, ticks, size))
-            mean, spread = elites.mean(1), elites.std(1)
+            if not search.deadline.another():
+                break
+            drawn = _drawn(search, means, spread[:, None], self.noise_exponent)
+            candidates = search.feasible(torch.cat([means, kept, drawn], dim=1))
+            cost = best.score(candidates)
+            order = cost.topk(self.elites, dim=1, largest=False, sorted=True).indices
+            elites = candidates.gather(1, order[..., None, None].expand(-1, -1, ticks, size))
+            means, spread = elites.mean(1, keepdim=True), elites.std(1)
             kept = elites[:, : round(self.keep * self.elites)]
-            better = order.values[:, 0] < lowest
-            best = torch.where(better[:, None, None], elites[:, 0], best)
-            lowest = torch.where(better, order.values[:, 0], lowest)
-        return Solution(best, lowest, scored)
+        return best.solution()
+
+
+@dataclass(frozen=True)
+class MPPI:
+    """
+    Model-predictive path integral control: the mean of all samples, weighted by exp(-cost / temperature).
+
+    The temperature is a share of the costs' standard deviation among the samples, so that it means the same
+    for every model and goal. Source: Williams et al., ICRA 2017; the spread stays as it is.
+    """
+
+    iterations: int
+    temperature: float = 0.1
+    noise_exponent: float = 0.0
+
+    def optimise(self, search: Search) -> Solution:
+        """See :class:`Optimiser`."""
+        best = _Best(search)
+        means = search.proposals
+        for _ in range(self.iterations):
+            if not search.deadline.another():
+                break
+            drawn = _drawn(search, means, search.std, self.noise_exponent)
+            candidates = search.feasible(torch.cat([means, drawn], dim=1))
+            cost = best.score(candidates)
+            known = cost.isfinite()
+            number = known.sum(1, keepdim=True).clamp_min(1)
+            centre = torch.where(known, cost, 0.0).sum(1, keepdim=True) / number
+            variance = torch.where(known, cost - centre, 0.0).square().sum(1, keepdim=True) / number
+            scale = (self.temperature * variance.sqrt()).clamp_min(1e-12)
+            # Where nothing has a finite cost, the weights are NaN, and all candidates weigh the same.
+            weights = torch.softmax((centre - cost) / scale, dim=1).nan_to_num(1 / cost.shape[1])
+            means = (weights[..., None, None] * candidates).sum(1, keepdim=True)
+        return best.solution()
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """
+    Gradient descent through the world model by Adam, from many starts at once, each kept to what can be.
+
+    Steps are in widths of the search. Meant for models whose latent paths are straight (arXiv 2603.12231);
+    elsewhere it ends in local optima.
+    """
+
+    iterations: int
+    step: float = 0.3
+    noise_exponent: float = 2.0
+
+    def optimise(self, search: Search) -> Solution:
+        """See :class:`Optimiser`."""
+        best = _Best(search)
+        drawn = _drawn(search, search.proposals, search.std, self.noise_exponent)
+        starts = search.feasible(torch.cat([search.proposals, drawn], dim=1))
+        with torch.enable_grad():
+            variable = (starts / search.std).requires_grad_()
+            adam = torch.optim.Adam([variable], lr=self.step)
+            for _ in range(self.iterations):
+                if not search.deadline.another():
+                    break
+                cost = best.score(search.feasible(variable * search.std))
+                adam.zero_grad()
+                torch.where(cost.isfinite(), cost, 0.0).sum().backward()  # type: ignore[no-untyped-call]
+                if variable.grad is not None:
+                    variable.grad.nan_to_num_(0.0, 0.0, 0.0)
+                adam.step()
+                with torch.no_grad():
+                    variable.copy_(search.feasible(variable * search.std) / search.std)
+        return best.solution()
 
 
 def coloured_noise(shape: tuple[int, ...], exponent: float, generator: torch.Generator) -> Tensor:

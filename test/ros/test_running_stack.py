@@ -30,7 +30,7 @@ from smwm_ros.nodes.client import RobotClient
 from smwm_ros.nodes.latency import measure_latency
 from smwm_ros.nodes.qos import EVERY
 from smwm_ros.nodes.ros_eval import run_pair
-from smwm_ros.planning.mpc import PlannerConfig
+from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.resources import find_contract
 from smwm_ros.stack.description import describe
 from smwm_ros.stack.supervisor import Supervisor

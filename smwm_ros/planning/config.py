@@ -1,0 +1,58 @@
+"""The planner's settings: plain values, so that each is a parameter of the planner node, too."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from smwm_ros.validation import Settings
+
+
+class PlannerConfig(Settings):
+    """How to plan. A robot's contract may give others than these defaults."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)  # the planner node shows them
+
+    planner: Literal["flat", "inverse"] = "flat"
+    """flat: a search over action sequences; inverse: what the goal-conditioned inverse model proposes."""
+    optimiser: Literal["icem", "cem", "mppi", "gradient"] = "icem"
+    """How the search goes."""
+    horizon: Annotated[int, Field(ge=1, le=50)] = 3
+    """H, model steps looked ahead."""
+    samples: Annotated[int, Field(ge=2, le=65536)] = 64
+    """Action sequences drawn per iteration; with a time budget the most of them."""
+    iterations: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Rounds of drawing and refitting."""
+    elites: Annotated[int, Field(ge=2)] = 8
+    """cem, icem: best sequences that the search is refitted to."""
+    noise_exponent: Annotated[float, Field(ge=0, le=4)] = 2.0
+    """All but cem: power law of the noise along time: 0 white, 2 Brownian."""
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """icem: share of the elites that compete again in the next iteration."""
+    temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """mppi: temperature, as a share of the costs' standard deviation."""
+    step: Annotated[float, Field(gt=0, le=10)] = 0.3
+    """gradient: size of a step, in widths of the search."""
+    std: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Width of the first iteration's noise, in standard deviations of the training actions."""
+    cost: Literal["final", "running", "min_over_horizon", "soon"] = "running"
+    """Which predicted distances to the goal count."""
+    action_consistency: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Weight, relative to the goal's cost, of actions that the inverse model does not find again."""
+    smoothness: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Weight, relative to the goal's cost, of changes from tick to tick."""
+    constraint: str = ""
+    """Entry point of the group smwm_ros.costs: a cost of an installed package, added; empty: none."""
+    proposals: str = "warm_start"
+    """Where the search begins: one or several, joined by +, of zero, warm_start, inverse, bank."""
+    replan: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Control ticks played before the next plan."""
+    time_budget: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Seconds for a plan; the search stops refining in time. 0: no limit."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> PlannerConfig:
+        if self.elites > self.samples:
+            raise ValueError(f"elites {self.elites} must not exceed samples {self.samples}")
+        return self
