@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,15 +21,18 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import nn
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.models.adaln import SingleKeyAttention
-from smwm_ros.models.config import ModelConfig
+from smwm_ros.models.config import Arguments, ModelConfig
+from smwm_ros.models.parts import build_part
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.validation import Settings
 
 FORMAT = 1
+_PARTS = "parts."
 LARGEST_FILE = 4 << 30
 """Bytes; a larger file is refused unread."""
 
@@ -56,6 +60,8 @@ class CheckpointInfo(Settings):
     code_version: str
     figures: dict[str, float]
     """Losses and latent statistics on the validation data."""
+    parts: Mapping[str, Arguments] = Field(default_factory=dict)
+    """What was trained on the finished model, with the arguments of its class."""
 
 
 class Checkpoint:
@@ -65,9 +71,16 @@ class Checkpoint:
     Arrays are NumPy on the outside; the model runs on ``device`` in inference mode.
     """
 
-    def __init__(self, info: CheckpointInfo, model: WorldModel, identity: str) -> None:
+    def __init__(
+        self,
+        info: CheckpointInfo,
+        model: WorldModel,
+        identity: str,
+        parts: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         """Wrap a model; :func:`load_checkpoint` is the usual way to get one."""
         self.info = info
+        self.parts = {name: part.eval().requires_grad_(False) for name, part in (parts or {}).items()}
         self.model = model.eval().requires_grad_(False)
         for module in model.modules():
             if isinstance(module, SingleKeyAttention):
@@ -93,6 +106,20 @@ class Checkpoint:
     def device(self) -> torch.device:
         """Where the model runs."""
         return self.model.action_mean.device
+
+    def part(self, name: str) -> Any:
+        """
+        Return what a later stage of the training made.
+
+        Raises:
+            CheckpointError: it was not trained.
+        """
+        if name not in self.parts:
+            raise CheckpointError(
+                f"checkpoint {self.id} has no {name}; train one on the same data: "
+                f"smwm train STORE --stage {name} --checkpoint ITS_FILE --output FOLDER"
+            )
+        return self.parts[name]
 
     def require(self, contract: Contract) -> None:
         """
@@ -158,15 +185,26 @@ class Checkpoint:
         return error / self.info.calibration.step_error
 
 
-def save_checkpoint(path: Path | str, info: CheckpointInfo, model: WorldModel) -> str:
+def save_checkpoint(
+    path: Path | str, info: CheckpointInfo, model: WorldModel, parts: Mapping[str, nn.Module] | None = None
+) -> str:
     """
     Write a checkpoint, all or nothing.
+
+    Args:
+        path: of the file.
+        info: its ``parts`` are those of ``parts``.
+        model: the world model.
+        parts: what was trained on it.
 
     Returns:
         Its id.
     """
     path = Path(path)
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    named = model.state_dict()
+    for name, part in (parts or {}).items():
+        named |= {f"{_PARTS}{name}.{key}": tensor for key, tensor in part.state_dict().items()}
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in named.items()}
     content = save_tensors(tensors, metadata={"smwm": info.model_dump_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -204,7 +242,15 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
             )
         info = CheckpointInfo.model_validate(metadata)
         model = WorldModel(info.config, info.contract)
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_PARTS)})
+        parts = {}
+        for name, arguments in info.parts.items():
+            parts[name] = build_part(name, arguments, model.latent_size, info.contract)
+            prefix = f"{_PARTS}{name}."
+            own = {
+                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+            }
+            parts[name].load_state_dict(own)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its model cannot be built here: {error}") from error
     except (SafetensorError, ValidationError, RuntimeError, KeyError, ValueError) as error:
@@ -212,7 +258,8 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"{path}: holds weights that are not finite. {hint}")
     try:
-        return Checkpoint(info, model.to(device), _identity(info, content))
+        placed = {name: part.to(device) for name, part in parts.items()}
+        return Checkpoint(info, model.to(device), _identity(info, content), placed)
     except (RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{path}: cannot be put on device {device!r}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
+from smwm_ros.models.proposal import GoalInverse
 
 Sequences = Float[Tensor, "problems proposals ticks action"]
 
@@ -40,6 +41,35 @@ def warm_start(situation: Situation) -> Sequences:
     return situation.rest[:, None]
 
 
+STEPS_LEFT = (1.0, 2.0, 3.0, 5.0, 8.0)
+"""Model steps in which an inverse proposal may be meant to arrive; nobody knows how far the goal is."""
+
+
+class Inverse:
+    """Proposes what the goal-conditioned inverse model would do, with the goal so many model steps away."""
+
+    def __init__(self, checkpoint: Checkpoint, steps: Sequence[float] = STEPS_LEFT) -> None:
+        """
+        Take the model's part.
+
+        Raises:
+            CheckpointError: it has none.
+        """
+        self._part: GoalInverse = checkpoint.part("proposal")
+        self._model = checkpoint.model
+        self._steps = [step for step in steps if step <= self._part.reach]
+
+    def __call__(self, situation: Situation) -> Sequences:
+        """Propose one sequence for each number of steps."""
+        problems, ticks, size = situation.rest.shape
+        count, model = len(self._steps), self._model
+        steps = situation.start.new_tensor(self._steps).expand(problems, count)
+        start, goal = (latent[:, None].expand(-1, count, -1) for latent in (situation.start, situation.goal))
+        blocks = self._part.unroll(model, start, goal, steps, ticks // model.block)
+        actions = blocks.reshape(problems, count, ticks, size)
+        return actions * model.action_std + model.action_mean
+
+
 def propose(names: str, checkpoint: Checkpoint) -> Proposal:
     """
     Add proposals up.
@@ -60,4 +90,6 @@ def _find(name: str, checkpoint: Checkpoint) -> Proposal:
         return zero
     if name == "warm_start":
         return warm_start
+    if name == "inverse":
+        return Inverse(checkpoint)
     raise ConfigError(f"proposal {name!r} is unknown; there are zero, warm_start, inverse and bank")
