@@ -199,6 +199,11 @@ class Contract(Settings):
     """Ticks between two images beyond which an episode, or a belief, ends."""
     observation: Observation
     action: Action
+    planner: dict[str, bool | int | float | str] = Field(default={}, exclude=True)
+    """
+    Settings of the planner that suit this robot, by name (docs/planning.md); checked when one is made. They
+    are not written into bags, stores and checkpoints: neither data nor models depend on them.
+    """
 
     @property
     def period(self) -> float:

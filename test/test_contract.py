@@ -340,3 +340,21 @@ def test_differences_name_what_a_model_depends_on(key: str, change: tuple[str, A
 def test_differences_leave_out_what_a_model_never_sees(path: str, value: Any) -> None:
     """A remapped robot that its own model refuses."""
     assert parse(REACHER).differences(parse(changed(**{path: value}))) == []
+
+
+def test_settings_of_the_planner_are_no_part_of_what_data_and_models_depend_on() -> None:
+    """
+    Pins that a robot planned with other settings has the same data, and takes the same checkpoints.
+
+    A store's fingerprint is of the contract's JSON.
+    """
+    plain, other = parse(REACHER), parse(changed(planner={"horizon": 8, "cost": "soon", "std": 1.0}))
+    assert other.planner == {"horizon": 8, "cost": "soon", "std": 1.0}
+    assert other.model_dump_json() == plain.model_dump_json()
+    assert other.differences(plain) == []
+
+
+@pytest.mark.parametrize("section", [["horizon"], {"horizon": [8]}, {8: 8}, None])
+def test_settings_of_the_planner_are_names_with_plain_values(section: Any) -> None:
+    with pytest.raises(ContractError, match=r"robot\.yaml: planner"):
+        parse(changed(planner=section))

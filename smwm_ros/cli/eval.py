@@ -36,15 +36,13 @@ def evaluate(
     """Judge a world model and planner (settings: --set samples=128 …) by the closed-loop protocol."""
     import torch
 
-    from smwm_ros.errors import ConfigError
     from smwm_ros.evaluation.judging import judge
     from smwm_ros.evaluation.pairs import draw_pairs
     from smwm_ros.evaluation.protocol import run_planner, run_random
     from smwm_ros.models.checkpoint import load_checkpoint
-    from smwm_ros.planning.config import PlannerConfig
+    from smwm_ros.planning.planners import planner_config
     from smwm_ros.resources import checkpoint_path, find_contract
     from smwm_ros.tasks import make_task
-    from smwm_ros.validation import check
 
     # One robot plans for one problem at a time: more threads than one only get in each other's way.
     torch.set_num_threads(1)
@@ -52,8 +50,7 @@ def evaluate(
     path = checkpoint or checkpoint_path(contract.name, model)
     loaded = load_checkpoint(path)
     loaded.require(contract)
-    changed = override(PlannerConfig().model_dump(), settings or [])
-    config = check(PlannerConfig, changed, "--set", ConfigError)
+    config = planner_config(contract, override({}, settings or []), "--set")
     # Not every task has distractors: say so only when they are wanted.
     options = {"distractors": True} if distractors else {}
     with make_task(contract, **options) as robot, progress_bar() as bar:

@@ -63,17 +63,15 @@ def probe(
     """Probe latents for the state and the actions (docs/probes.md); --set changes the planner's settings."""
     import torch
 
-    from smwm_ros.errors import ConfigError
     from smwm_ros.evaluation.episodes import encode_episodes
     from smwm_ros.evaluation.probing import plot_latents, plot_probes, split_episodes
     from smwm_ros.evaluation.probing import probe as run
     from smwm_ros.evaluation.robustness import gaps, plot_curves
     from smwm_ros.evaluation.supervised import train_supervised
     from smwm_ros.models.checkpoint import load_checkpoint
-    from smwm_ros.planning.config import PlannerConfig
+    from smwm_ros.planning.planners import planner_config
     from smwm_ros.resources import checkpoint_path, find_contract
     from smwm_ros.tasks import make_task
-    from smwm_ros.validation import check
 
     torch.set_num_threads(1)
     contract = find_contract(task)
@@ -83,9 +81,7 @@ def probe(
     models = [load_checkpoint(path) for path in paths]
     for loaded in models:
         loaded.require(contract)
-    planner = check(
-        PlannerConfig, override(PlannerConfig().model_dump(), settings or []), "--set", ConfigError
-    )
+    planner = planner_config(contract, override({}, settings or []), "--set")
     options = {"distractors": True} if distractors else {}
     # A real robot has no simulation, but may have a store.
     recorded = contract.task is None and store is not None

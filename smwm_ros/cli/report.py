@@ -45,19 +45,16 @@ def report(
     """Compare world models by the same pairs and episodes (docs/evaluation.md); --set is for the planner."""
     import torch
 
-    from smwm_ros.errors import ConfigError
     from smwm_ros.evaluation.comparison import Extent, compare
     from smwm_ros.evaluation.comparison_page import write_comparison
-    from smwm_ros.planning.config import PlannerConfig
+    from smwm_ros.planning.planners import planner_config
     from smwm_ros.resources import find_contract
     from smwm_ros.tasks import make_task
-    from smwm_ros.validation import check
 
     torch.set_num_threads(1)
     contract = find_contract(task)
     models = load(contract, model or [], checkpoint or [])
-    changed = override(PlannerConfig().model_dump(), settings or [])
-    config = check(PlannerConfig, changed, "--set", ConfigError)
+    config = planner_config(contract, override({}, settings or []), "--set")
     offsets = tuple(dict.fromkeys(offset or [25]))
     extent = Extent(offsets=offsets, pairs=pairs, seed=seed, episodes=episodes, full=full)
     # Not every task has distractors: say so only when they are wanted.
