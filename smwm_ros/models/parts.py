@@ -7,10 +7,11 @@ from collections.abc import Callable
 from torch import nn
 
 from smwm_ros.contract import Contract
+from smwm_ros.models.bank import ActionBank
 from smwm_ros.models.config import Arguments
 from smwm_ros.models.proposal import GoalInverse
 
-PARTS: dict[str, Callable[..., nn.Module]] = {"proposal": GoalInverse}
+PARTS: dict[str, Callable[..., nn.Module]] = {"proposal": GoalInverse, "bank": ActionBank}
 """By the stage of ``smwm train`` that makes each."""
 
 

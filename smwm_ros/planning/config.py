@@ -16,8 +16,8 @@ class PlannerConfig(Settings):
 
     planner: Literal["flat", "inverse"] = "flat"
     """flat: a search over action sequences; inverse: what the goal-conditioned inverse model proposes."""
-    optimiser: Literal["icem", "cem", "mppi", "gradient"] = "icem"
-    """How the search goes."""
+    optimiser: Literal["icem", "cem", "mppi", "gradient", "choice"] = "icem"
+    """How the search goes; choice: only the best of the proposals."""
     horizon: Annotated[int, Field(ge=1, le=50)] = 3
     """H, model steps looked ahead."""
     samples: Annotated[int, Field(ge=2, le=65536)] = 64

@@ -17,7 +17,7 @@ from smwm_ros.planning.costs import COSTS, Cost, Objective, find_constraint
 from smwm_ros.planning.deadline import Deadline, Pace
 from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.limits import ActionLimits, Feasible
-from smwm_ros.planning.optimisers import CEM, MPPI, Gradient, Optimiser, Search
+from smwm_ros.planning.optimisers import CEM, MPPI, Choice, Gradient, Optimiser, Search
 from smwm_ros.planning.proposals import Situation, propose
 
 
@@ -109,7 +109,7 @@ class MPC:
         self._limits = ActionLimits.of(checkpoint.contract, checkpoint.device)
         self._optimiser = make_optimiser(config)
         self._constraint = find_constraint(config.constraint)
-        self._propose = propose(config.proposals, checkpoint)
+        self._propose = propose(config.proposals, checkpoint, config.horizon)
         self._pace = Pace(
             config.time_budget, config.iterations, min(config.samples, 2 * config.elites), config.samples
         )
@@ -217,6 +217,8 @@ class MPC:
 
 def make_optimiser(config: PlannerConfig) -> Optimiser:
     """Build the optimiser that a configuration names."""
+    if config.optimiser == "choice":
+        return Choice()
     if config.optimiser == "mppi":
         return MPPI(config.iterations, config.temperature, config.noise_exponent)
     if config.optimiser == "gradient":

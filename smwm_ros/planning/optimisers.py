@@ -128,6 +128,18 @@ class CEM:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """No search: the best of the proposals."""
+
+    def optimise(self, search: Search) -> Solution:
+        """See :class:`Optimiser`."""
+        best = _Best(search)
+        if search.deadline.another():
+            best.score(search.feasible(search.proposals))
+        return best.solution()
+
+
+@dataclass(frozen=True)
 class MPPI:
     """
     Model-predictive path integral control: the mean of all samples, weighted by exp(-cost / temperature).

@@ -50,4 +50,7 @@ def make_planner(checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -
 
     if config.planner == "flat":
         return MPC(checkpoint, config, seed)
-    raise ConfigError(f"planner {config.planner!r} is not available; there is flat")
+    if config.planner == "inverse":
+        chosen = config.model_copy(update={"proposals": "inverse", "optimiser": "choice", "time_budget": 0.0})
+        return MPC(checkpoint, chosen, seed)
+    raise ConfigError(f"planner {config.planner!r} is not available; there are flat and inverse")

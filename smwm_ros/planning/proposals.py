@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smwm_ros.errors import ConfigError
+from smwm_ros.models.bank import ActionBank
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.proposal import GoalInverse
 
@@ -70,26 +71,61 @@ class Inverse:
         return actions * model.action_std + model.action_mean
 
 
-def propose(names: str, checkpoint: Checkpoint) -> Proposal:
+NEAREST = 8
+"""Sequences of the bank that a search begins at."""
+
+
+class Bank:
+    """Proposes what was done in the training data between a start and a goal like these."""
+
+    def __init__(self, checkpoint: Checkpoint, horizon: int) -> None:
+        """
+        Take the model's part.
+
+        Raises:
+            CheckpointError: it has none.
+            ConfigError: its sequences are shorter than the horizon.
+        """
+        self._part: ActionBank = checkpoint.part("bank")
+        self._model = checkpoint.model
+        if self._part.horizon < horizon:
+            raise ConfigError(
+                f"the bank of {checkpoint.id} holds sequences of {self._part.horizon} model steps, and the "
+                f"horizon is {horizon}; lower it, or fill the bank with --set horizon={horizon}"
+            )
+
+    def __call__(self, situation: Situation) -> Sequences:
+        """Propose the nearest sequences, as far as the horizon goes."""
+        problems, ticks, size = situation.rest.shape
+        model = self._model
+        blocks = self._part.nearest(situation.start, situation.goal, min(NEAREST, len(self._part.starts)))
+        actions = blocks[:, :, : ticks // model.block].reshape(problems, -1, ticks, size)
+        return actions * model.action_std + model.action_mean
+
+
+def propose(names: str, checkpoint: Checkpoint, horizon: int) -> Proposal:
     """
     Add proposals up.
 
     Args:
         names: joined by +.
         checkpoint: of the model that proposes, where it does.
+        horizon: H, model steps that a sequence is long.
 
     Raises:
         ConfigError: unknown, or the checkpoint has not been trained for it.
     """
-    parts = [_find(name, checkpoint) for name in names.split("+")]
+    parts = [_find(name, checkpoint, horizon) for name in names.split("+")]
     return lambda situation: torch.cat([part(situation) for part in parts], dim=1)
 
 
-def _find(name: str, checkpoint: Checkpoint) -> Proposal:
+def _find(name: str, checkpoint: Checkpoint, horizon: int) -> Proposal:
     if name == "zero":
         return zero
     if name == "warm_start":
         return warm_start
     if name == "inverse":
         return Inverse(checkpoint)
+    if name == "bank":
+        return Bank(checkpoint, horizon)
     raise ConfigError(f"proposal {name!r} is unknown; there are zero, warm_start, inverse and bank")

@@ -15,6 +15,7 @@ from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from smwm_ros.models.config import Arguments
 from smwm_ros.models.parts import build_part
+from smwm_ros.training.bank import BankConfig, BankStage
 from smwm_ros.training.proposal import ProposalConfig, ProposalStage
 from smwm_ros.training.stages import Progress, Stage, StageConfig, fit, look
 from smwm_ros.training.trainer import TrainingResult
@@ -30,7 +31,10 @@ class Kind:
     """From what was recorded, and the part."""
 
 
-STAGES: Mapping[str, Kind] = {"proposal": Kind(ProposalConfig, ProposalStage)}
+STAGES: Mapping[str, Kind] = {
+    "proposal": Kind(ProposalConfig, ProposalStage),
+    "bank": Kind(BankConfig, BankStage),
+}
 
 
 def stage_config(name: str, changed: Mapping[str, Any]) -> StageConfig:

@@ -130,12 +130,14 @@ def fit(stage: Stage, config: StageConfig, seed: int, device: str, progress: Pro
     Train a stage's module: AdamW, a cosine schedule, gradients clipped at 1.
 
     Returns:
-        ``val_<loss>`` for each loss, the mean over held-out batches.
+        ``val_<loss>`` for each loss, the mean over held-out batches; nothing where nothing is learned.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     module = stage.module.to(device).train()
+    if not list(module.parameters()):
+        return {}
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
