@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.mpc import MPC, PlanResult
 from smwm_ros.resources import find_contract
 from smwm_ros.tasks import RobotTask, make_task
 
@@ -33,7 +35,7 @@ def state(shoulder: float, elbow: float = 0.0) -> np.ndarray:
 def pair(start: np.ndarray, goal: np.ndarray) -> Pair:
     """A pair of which only the states matter."""
     image = np.zeros((64, 64, 3), np.uint8)
-    return Pair(start, goal, image, before=image[None, :0], actions=np.empty((0, 2)), seed=0)
+    return Pair(start, goal, image, before=image[None][:0], actions=np.empty((0, 2)), seed=0)
 
 
 def problem(*trajectories: list[float]) -> tuple[Pairs, Rollouts]:
@@ -145,8 +147,8 @@ def test_pictures_before_the_start_are_the_episodes(monkeypatch: pytest.MonkeyPa
 class Spy(Checkpoint):
     """An untrained model of three frames that notes what it is shown."""
 
-    def __init__(self) -> None:
-        contract = find_contract("reacher_torque")
+    def __init__(self, robot: str = "reacher_torque") -> None:
+        contract = find_contract(robot)
         config = load_model_config("smwm").model_copy(update={"frames": 3})
         super().__init__(information(config, contract), WorldModel(config, contract), "spy")
         self.seen: list[np.ndarray] = []
@@ -192,6 +194,80 @@ def test_the_planner_sees_the_newest_frames_and_the_goal_held(monkeypatch: pytes
         assert [len(views[number]) for number in range(4)] == [n + 1 + pairs.budget for n in past]
         np.testing.assert_array_equal(spy.seen[0], seen[0])  # the goal
         np.testing.assert_array_equal(spy.seen[1], seen[1] // 2)
+
+
+class Counting:
+    """A planner whose n-th plan, from 1, has the actions 100 n, 100 n + 1, …; it notes what it is told."""
+
+    def __init__(self) -> None:
+        self.delays: list[int] = []
+
+    def reset(self) -> None:
+        self.delays.clear()
+
+    def plan(
+        self, latent: np.ndarray, goal: np.ndarray, elapsed: int | None = None, delay: int = 0
+    ) -> PlanResult:
+        self.delays.append(delay)
+        actions = np.repeat(100.0 * len(self.delays) + np.arange(15.0)[:, None], 2, axis=1)
+        return PlanResult(actions, np.array(0.0), 1, 0.0, 1, np.inf)
+
+    plan_batch = plan
+
+
+@pytest.mark.parametrize(
+    ("delay", "compensate", "played"),
+    [
+        (0, True, [100, 101, 102, 103, 104, 200, 201, 202, 203, 204]),
+        (0, False, [100, 101, 102, 103, 104, 200, 201, 202, 203, 204]),
+        (2, False, [0, 0, 100, 101, 102, 103, 104, 200, 201, 202]),
+        (2, True, [0, 0, 102, 103, 104, 105, 106, 202, 203, 204]),
+        (7, True, [0, 0, 0, 0, 0, 0, 0, 107, 108, 109]),
+    ],
+)
+def test_a_plan_is_played_when_the_delay_is_over(
+    task: RobotTask, monkeypatch: pytest.MonkeyPatch, delay: int, compensate: bool, played: list[float]
+) -> None:
+    """
+    Before the first plan the safe action, then each plan from where it is due.
+
+    A compensated plan goes on with the action of the tick that has come; without, it begins with its first.
+    """
+    actions: list[float] = []
+    monkeypatch.setattr(task, "advance", lambda action, period: actions.append(action[0]))
+    pairs = Pairs((pair(state(0.0), state(1.0)),), already_solved=0, offset=5)
+    counting = Counting()
+    spy = Spy("reacher")
+    run_planner(task, spy, PlannerConfig(), pairs, planner=counting, delay=delay, compensate=compensate)
+    assert actions == played
+    assert counting.delays == [delay if compensate else 0] * 2
+
+
+@pytest.mark.parametrize("delay", [3, 7])
+def test_a_compensating_planner_knows_what_is_played_meanwhile(
+    task: RobotTask, monkeypatch: pytest.MonkeyPatch, delay: int
+) -> None:
+    """Also with a delay longer than from plan to plan: else it would plan from where the robot is not."""
+    spy = Spy("reacher")
+    config = PlannerConfig(samples=8, elites=4, iterations=1)
+    mpc = MPC(spy, config)
+    plans: list[np.ndarray] = []
+    played: list[np.ndarray] = []
+
+    def plan(*arguments: Any, **options: Any) -> PlanResult:
+        result = MPC.plan(mpc, *arguments, **options)
+        plans.append(result.actions)
+        return result
+
+    monkeypatch.setattr(mpc, "plan", plan)
+    monkeypatch.setattr(task, "advance", lambda action, period: played.append(action))
+    pairs = Pairs((pair(state(0.0), state(1.0)),), already_solved=0, offset=15)
+    run_planner(task, spy, config, pairs, planner=mpc, delay=delay)
+    for number, actions in enumerate(plans):
+        begin = number * config.replan
+        meanwhile = np.array(played[begin : begin + delay])
+        np.testing.assert_array_equal(actions[: len(meanwhile)], meanwhile)
+    assert len({tuple(action) for action in played[delay:]}) > 10
 
 
 def test_distractors_are_elsewhere_in_the_goals_picture() -> None:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from smwm_ros.data.images import model_input
 from smwm_ros.evaluation.pairs import Pair, Pairs, Progress
+from smwm_ros.planning.planners import make_planner
 from smwm_ros.tasks.base import RobotTask
 from smwm_ros.tasks.noise import ColouredNoise
 
 if TYPE_CHECKING:
     from smwm_ros.models.checkpoint import Checkpoint
     from smwm_ros.planning.config import PlannerConfig
+    from smwm_ros.planning.mpc import Planner
 
 View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """What a camera makes of a picture that the encoder is to see, uint8 RGB (S, S, 3)."""
@@ -47,6 +49,10 @@ def run_planner(
     seed: int = 0,
     progress: Progress = lambda done: None,
     view: Callable[[int], View] | None = None,
+    *,
+    planner: Planner | None = None,
+    delay: int = 0,
+    compensate: bool = True,
 ) -> Rollouts:
     """
     Let a planner work on each pair, in this process; the same steps as the ROS graph in lock-step.
@@ -64,10 +70,14 @@ def run_planner(
         progress: called after each pair with the number done.
         view: gives for each pair, by its number, what the camera makes of the pictures on the way, of every
             tick in turn; the goal's picture stays as it is.
+        planner: what plans, every ``config.replan`` ticks; by default what the configuration says.
+        delay: ticks from a picture to the first action that the plan made from it can decide. Until then
+            the plan before it goes on, and before the first one the safe action.
+        compensate: let the planner know of the delay, so that its plan begins where the robot will be by
+            then. Without, a plan made for where the robot was is played from its first action on.
     """
-    from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - torch, which drawing and judging do without
-
-    mpc = MPC(checkpoint, config, seed)
+    planner = planner or make_planner(checkpoint, config, seed)
+    known = delay if compensate else 0
     stream, count = checkpoint.contract.observation.image, checkpoint.frames
     trajectories, seconds, evaluations = [], [], 0
     for number, pair in enumerate(problems.pairs):
@@ -78,16 +88,20 @@ def run_planner(
         frames = deque((seen(model_input(picture, stream)) for picture in pictures), maxlen=count)
         while len(frames) < count:
             frames.appendleft(frames[0])
-        mpc.reset()
+        planner.reset()
         states = [info["state"]]
-        actions: NDArray[np.float64] = np.empty((0, task.contract.action.size))
+        begun, actions = 0, task.contract.action.safe_values[None]
+        waiting: deque[tuple[int, NDArray[np.float64]]] = deque()
         for tick in range(problems.budget):
             since = tick % config.replan
             if since == 0:
-                plan = mpc.plan(checkpoint.encode(np.stack(frames)), goal)
-                actions, evaluations = plan.actions, plan.evaluations
+                plan = planner.plan(checkpoint.encode(np.stack(frames)), goal, delay=known)
+                waiting.append((tick + delay, plan.actions[known:]))
+                evaluations = plan.evaluations
                 seconds.append(plan.seconds)
-            task.advance(actions[since], task.contract.period)
+            if waiting and waiting[0][0] == tick:
+                begun, actions = waiting.popleft()
+            task.advance(actions[min(tick - begun, len(actions) - 1)], task.contract.period)
             states.append(task.state)
             # Pictures take most of the simulator's time: none is taken that no plan will be made from.
             ahead = config.replan - 1 - since
