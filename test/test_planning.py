@@ -189,6 +189,18 @@ def test_pace_follows_a_slower_machine_at_once_and_a_faster_one_slowly() -> None
     assert Pace(0.0, 4, 16, 256).samples == 256
 
 
+def test_a_slow_search_is_not_the_last() -> None:
+    """After one that took so long that no round seems possible any more, rounds are tried again soon."""
+    pace = Pace(budget=0.02, rounds=4, fewest=16, most=256)
+    pace.learn(0.8, 4, 16)
+    assert pace.expected == pytest.approx(0.2)
+    searches = 0
+    while not Deadline(0.02, clock=lambda: 0.0, expected=pace.expected).another():
+        pace.learn(0.0, 0, 16)
+        searches += 1
+    assert 1 < searches < 10
+
+
 def test_settled_actions_stay_and_the_change_counts_from_the_last_of_them() -> None:
     limits = ActionLimits(torch.tensor([-1.0]), torch.tensor([1.0]), torch.tensor([0.25]))
     settled = torch.tensor([0.1, 0.5]).reshape(1, 2, 1)

@@ -93,8 +93,8 @@ class Pace:
     def learn(self, seconds: float, rounds: int, samples: int) -> None:
         """Take in that some rounds of so many samples took so long."""
         if not rounds:
-            # Not even one round was begun: try again with less.
-            self._per_sample = 2 * self._per_sample if self._per_sample else None
+            # Not even one round was begun. Believed for ever, one slow search would have been the last.
+            self._per_sample = self._per_sample / 2 if self._per_sample else None
             return
         seen = seconds / (rounds * samples)
         if self._per_sample is None or seen > self._per_sample:
