@@ -21,7 +21,10 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the run.")],
     model: Annotated[str, typer.Option(help="Preset of config/models, or a YAML file.")] = "smwm",
     stage: Annotated[
-        str, typer.Option(help="model; or what is trained on a finished one (--checkpoint): proposal, bank.")
+        str,
+        typer.Option(
+            help="model; or what is trained on a finished one (--checkpoint): proposal, bank, macro."
+        ),
     ] = "model",
     checkpoint: Annotated[
         Optional[Path],  # noqa: UP045 - typer evaluates it

@@ -9,9 +9,14 @@ from torch import nn
 from smwm_ros.contract import Contract
 from smwm_ros.models.bank import ActionBank
 from smwm_ros.models.config import Arguments
+from smwm_ros.models.macro import MacroActions
 from smwm_ros.models.proposal import GoalInverse
 
-PARTS: dict[str, Callable[..., nn.Module]] = {"proposal": GoalInverse, "bank": ActionBank}
+PARTS: dict[str, Callable[..., nn.Module]] = {
+    "proposal": GoalInverse,
+    "bank": ActionBank,
+    "macro": MacroActions,
+}
 """By the stage of ``smwm train`` that makes each."""
 
 

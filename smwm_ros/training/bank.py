@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smwm_ros.models.bank import ActionBank
+from smwm_ros.models.world_model import WorldModel
 from smwm_ros.training.stages import Recorded, StageConfig
 
 
@@ -36,4 +37,8 @@ class BankStage:
 
     def loss(self, generator: np.random.Generator, batch: int, *, held_out: bool) -> dict[str, Tensor]:
         """Return nothing: there is nothing to train."""
+        return {}
+
+    def finish(self, model: WorldModel, generator: np.random.Generator) -> dict[str, float]:
+        """Do nothing: it is complete."""
         return {}

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smwm_ros.models.proposal import GoalInverse
+from smwm_ros.models.world_model import WorldModel
 from smwm_ros.training.stages import Recorded, StageConfig
 
 
@@ -43,3 +44,7 @@ class ProposalStage:
         start, goal = recorded.latents[torch.from_numpy(rows)], recorded.goals[torch.from_numpy(rows + ticks)]
         inferred = self.module(start.to(device), goal.to(device), steps.to(device))
         return {"proposal": nn.functional.mse_loss(inferred, recorded.blocks(rows)[:, 0].to(device))}
+
+    def finish(self, model: WorldModel, generator: np.random.Generator) -> dict[str, float]:
+        """Do nothing: it is complete."""
+        return {}

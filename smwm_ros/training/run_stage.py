@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from smwm_ros.data.store.reader import EpisodeStore
@@ -16,6 +17,7 @@ from smwm_ros.models.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from smwm_ros.models.config import Arguments
 from smwm_ros.models.parts import build_part
 from smwm_ros.training.bank import BankConfig, BankStage
+from smwm_ros.training.macro import MacroConfig, MacroStage
 from smwm_ros.training.proposal import ProposalConfig, ProposalStage
 from smwm_ros.training.stages import Progress, Stage, StageConfig, fit, look
 from smwm_ros.training.trainer import TrainingResult
@@ -34,6 +36,7 @@ class Kind:
 STAGES: Mapping[str, Kind] = {
     "proposal": Kind(ProposalConfig, ProposalStage),
     "bank": Kind(BankConfig, BankStage),
+    "macro": Kind(MacroConfig, MacroStage),
 }
 
 
@@ -93,7 +96,9 @@ def run_stage(
     arguments = Arguments.model_validate(config.model_dump(include=set(own)))
     part = build_part(name, arguments, loaded.latent_size, loaded.contract)
     recorded = look(loaded, store, config.validation, seed, progress)
-    figures = fit(STAGES[name].make(recorded, part), config, seed, device, progress)
+    stage = STAGES[name].make(recorded, part)
+    figures = fit(stage, config, seed, device, progress)
+    figures |= stage.finish(loaded.model, np.random.default_rng([seed, 6]))
     identity = _save(path, loaded, name, arguments, part, figures)
     return TrainingResult(path, identity, figures, time.perf_counter() - began, 0.0)
 

@@ -17,6 +17,7 @@ from smwm_ros.data.store.choose import hold_out
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import CheckpointError, DataError, TrainingError
 from smwm_ros.models.checkpoint import Checkpoint
+from smwm_ros.models.world_model import WorldModel
 from smwm_ros.validation import Settings
 
 ENCODE = 512
@@ -80,6 +81,9 @@ class Stage(Protocol):
 
     def loss(self, generator: np.random.Generator, batch: int, *, held_out: bool) -> dict[str, Tensor]:
         """Return named losses of a batch; their sum is minimised."""
+
+    def finish(self, model: WorldModel, generator: np.random.Generator) -> dict[str, float]:
+        """Complete the module when it is trained; return figures of it, besides its losses."""
 
 
 @torch.no_grad()
