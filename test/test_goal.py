@@ -114,6 +114,24 @@ def test_no_progress() -> None:
         assert (pursuit.outcome is Outcome.NO_PROGRESS) == (tick >= 39)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_cheaper_plan_is_progress_though_the_distance_rises(sign: int) -> None:
+    """
+    Pins that a detour is not given up, that promises which no longer improve are, and what NaN is: nothing.
+
+    A constraint may make costs negative.
+    """
+    pursuit = pursue(replace(LIMITS, time_limit=100.0))
+    for tick in range(60):
+        observe(pursuit, belief(tick, 5.0 + 0.1 * tick))
+        cost = sign * 100.0 - 3.0 * min(tick, 19) - 0.001 * tick
+        pursuit.expect(cost if tick % 2 else float("nan"))
+        if pursuit.outcome is not None:
+            break
+    assert pursuit.outcome is Outcome.NO_PROGRESS
+    assert tick == 40, "a second after the plan of tick 19, of which the belief of tick 20 knows"
+
+
 def test_surprise_ends_the_goal() -> None:
     pursuit = pursue()
     observe(pursuit, belief(0, surprised=True))

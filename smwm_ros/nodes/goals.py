@@ -93,7 +93,15 @@ def read_latent(request: ReachGoal.Goal, contract: Contract, model: Checkpoint) 
     """
     if len(request.image.data):
         image = decode_goal(contract, request.image)
-        return model.encode(np.stack([image] * model.frames))
+        latent = model.encode(np.stack([image] * model.frames))
+        if not np.isfinite(latent).all():
+            raise DataError(f"{model.id} makes numbers that are not finite of the goal's image")
+        return latent
+    if request.model not in ("", model.id):
+        raise DataError(
+            f"the goal's latent is by {request.model!r}, expected one by {model.id!r}; send the image, or "
+            "start all nodes with that checkpoint"
+        )
     latent = np.array(request.latent, np.float32)
     if latent.shape != (model.latent_size,) or not np.isfinite(latent).all():
         raise DataError(

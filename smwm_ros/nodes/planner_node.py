@@ -11,26 +11,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.task import Future
 
 from smwm_ros import msg
 from smwm_ros.action import ReachGoal
-from smwm_ros.errors import ConfigError, DataError
-from smwm_ros.messages import belief_from_message, from_time, header, plan_to_message
+from smwm_ros.errors import SmwmError
+from smwm_ros.messages import belief_from_message, from_time, plan_to_message
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
+from smwm_ros.nodes.goal_server import GoalServer
 from smwm_ros.nodes.modelled import ModelNode
-from smwm_ros.nodes.parameters import LOCK_STEP, Param, from_settings
+from smwm_ros.nodes.parameters import LOCK_STEP, declare
+from smwm_ros.nodes.planner_parameters import LATENCY, SEED, settings_of
+from smwm_ros.nodes.planner_report import PlannerReport
 from smwm_ros.nodes.process import run
-from smwm_ros.nodes.qos import LATCHED, NEWEST
+from smwm_ros.nodes.qos import NEWEST
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.mpc import MPC, PlanResult
+from smwm_ros.planning.mpc import Planner
+from smwm_ros.planning.planners import make_planner, planner_config
 from smwm_ros.runtime.belief import Belief
 from smwm_ros.runtime.goal import Outcome, Pursuit
 from smwm_ros.runtime.plan import Plan
+from smwm_ros.runtime.replanning import Latency, Replanner
 from smwm_ros.runtime.worker import Worker
 
 LOOK = 0.1
@@ -58,65 +60,62 @@ class PlannerNode(ModelNode):
         *ModelNode.model_parameters,
         LOCK_STEP,
         *goals.PARAMETERS,
-        *from_settings(PlannerConfig),
-        Param(name="seed", default=0, low=0, description="Draws the search's samples."),
+        LATENCY,
+        SEED,
     )
 
-    def __init__(self, name: str, *, planner: Callable[..., Any] = MPC, **arguments: Any) -> None:
+    def __init__(
+        self, name: str, *, planner: Callable[..., Planner] = make_planner, **arguments: Any
+    ) -> None:
         """
         Make the node.
 
         Args:
             name: the node's name, unless remapped.
-            planner: takes a checkpoint, a PlannerConfig and a seed; has ``reset`` and ``plan``.
+            planner: makes one of a checkpoint, a PlannerConfig and a seed.
             arguments: see :class:`ModelNode`.
         """
         super().__init__(name, **arguments)
+        declare(self, settings_of(self.value("contract")))
         self._make_planner = planner
-        self._server: ActionServer | None = None
+        self._server: GoalServer | None = None
 
     def set_up(self) -> None:
         """Load the model, plan once, and make the topics and the action server."""
         self._contract = self.read_contract()
         self._model: Checkpoint | None = self.read_model(self._contract)
-        try:
-            config = PlannerConfig(**{name: self.value(name) for name in PlannerConfig.model_fields})
-        except ValidationError as error:
-            reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
-            raise ConfigError(f"{self.get_fully_qualified_name()}: {reasons}") from error
-        self._replan = config.replan
+        given = {name: self.value(name) for name in PlannerConfig.model_fields}
+        config = planner_config(self._contract, given, self.get_fully_qualified_name())
+        self._config = config
         self._lock_step = self.value("lock_step")
         nothing = np.zeros(self._model.latent_size, np.float32)
         # The first run is slow. It is another planner's, since it draws random numbers.
-        self._make_planner(self._model, config, 0).plan(nothing, nothing, None)
-        self._planner = self._make_planner(self._model, config, self.value("seed"))
+        self._make_planner(self._model, config, 0).plan(nothing, nothing)
+        self._replanner = Replanner(
+            self._make_planner(self._model, config, self.value("seed")),
+            self._contract,
+            Latency(
+                self._contract,
+                0.0 if self._lock_step else self.value("latency"),
+                config.horizon * self._contract.block,
+            ),
+        )
         self._plans = self.create_publisher(msg.Plan, "plan", NEWEST)
-        self._statuses = self.create_publisher(msg.PlannerStatus, "planner_status", LATCHED)
+        self._report = PlannerReport(self, self._now)
         self.listen(msg.Belief, "belief", self._on_belief, NEWEST)
         self.every(LOOK, self._look)
-        self._server = ActionServer(
-            self,
-            ReachGoal,
-            "reach_goal",
-            execute_callback=self._finish_goal,
-            goal_callback=self._on_goal,
-            handle_accepted_callback=self._on_accepted,
-            cancel_callback=self._on_cancel,
-        )
+        self._server = GoalServer(self, self._read, self._begin, self._cancel)
 
     def start(self) -> None:
         """Wait for goals."""
         self._belief: Belief | None = None
         self._task: Task | None = None
-        self._results: dict[bytes, Future[ReachGoal.Result]] = {}
         self._sequence = 0
         self._newest: Plan | None = None
-        self._warm: tuple[Task, int] | None = None  # whose the planner's last plan is, and its stamp
-        self._status = msg.PlannerStatus(state=msg.PlannerStatus.IDLE, message="waiting for a belief")
-        # Whose goal it is, plans and status are changed by both threads.
+        # Whose goal it is, plans and report are changed by both threads.
         self._lock = threading.RLock()
         self._worker = Worker[tuple[Task, Belief, float]]("planner", self._plan)
-        self._tell()
+        self._report.begin(msg.PlannerStatus.IDLE, "waiting for a belief")
 
     def stop(self) -> None:
         """End the goal, which stops the robot."""
@@ -129,67 +128,38 @@ class PlannerNode(ModelNode):
         if self._server is not None:
             self._server.destroy()
             self._server = None
-        self._model = self._planner = None
+        self._model = self._replanner = None
 
-    def _on_goal(self, _: ReachGoal.Goal) -> GoalResponse:
-        return GoalResponse.ACCEPT if self.active else GoalResponse.REJECT
-
-    def _on_accepted(self, handle: ServerGoalHandle) -> None:
-        self._results[bytes(handle.goal_id.uuid)] = Future()
-        handle.execute()
+    def _read(self, request: ReachGoal.Goal) -> Pursuit:
+        """Make something to pursue of a request; a DataError says that it cannot be used."""
         now, steady = self._now(), time.monotonic()
-        try:
-            pursuit = Pursuit(
-                goals.read_latent(handle.request, self._contract, self._model),
-                goals.read_limits(handle.request, self.value),
-                self._contract,
-                self._model.distance,
-                replan=self._replan,
-                now=now,
-                steady=steady,
-                begin=from_time(handle.request.begin),
-            )
-        except Exception as error:
-            self._refuse(handle, error)
-            return
+        return Pursuit(
+            goals.read_latent(request, self._contract, self._model),
+            goals.read_limits(request, self.value),
+            self._contract,
+            self._model.distance,
+            replan=self._config.replan,
+            now=now,
+            steady=steady,
+            begin=from_time(request.begin),
+        )
+
+    def _begin(self, handle: ServerGoalHandle, pursuit: Pursuit) -> None:
+        now, steady = self._now(), time.monotonic()
         if self._task is not None:
             self._end(self._task, Outcome.PREEMPTED, "a newer goal took over")
         with self._lock:
             self._task = Task(handle, pursuit)
-            self._status = msg.PlannerStatus(state=msg.PlannerStatus.ACTIVE, message="pursuing the goal")
-            self._tell()
+            self._report.begin(msg.PlannerStatus.ACTIVE, "pursuing the goal")
         # In lock-step the belief of this tick is on its way: a plan from an earlier one is one too many.
         if self._belief is not None and not (self._lock_step and self._belief.stamp < now):
             self._observe(self._belief, now, steady)
 
-    def _refuse(self, handle: ServerGoalHandle, error: Exception) -> None:
-        code = Outcome.BAD_GOAL if isinstance(error, DataError) else Outcome.INTERNAL
-        if code is Outcome.INTERNAL:
-            self.log_exception("reading a goal", error)
-        self.get_logger().warning(f"goal refused: {error}")
-        self._result(handle).set_result(
-            ReachGoal.Result(error_code=int(code), message=str(error), final_distance=float("nan"))
-        )
-
-    def _result(self, handle: ServerGoalHandle) -> Future[ReachGoal.Result]:
-        return self._results[bytes(handle.goal_id.uuid)]
-
-    def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+    def _cancel(self, handle: ServerGoalHandle) -> bool:
         if self._task is None or self._task.handle != handle:
-            return CancelResponse.REJECT
+            return False
         self._end(self._task, Outcome.CANCELED, "cancelled by the client")
-        return CancelResponse.ACCEPT
-
-    async def _finish_goal(self, handle: ServerGoalHandle) -> ReachGoal.Result:
-        result = await self._result(handle)
-        del self._results[bytes(handle.goal_id.uuid)]
-        if result.success:
-            handle.succeed()
-        elif result.error_code == ReachGoal.Result.CANCELED:
-            handle.canceled()
-        else:
-            handle.abort()
-        return result
+        return True
 
     def _on_belief(self, message: msg.Belief) -> None:
         arrival = time.monotonic()
@@ -205,9 +175,8 @@ class PlannerNode(ModelNode):
             self.fault("dropped.belief", "belief is not finite")
             return
         first, self._belief = self._belief is None, belief
-        if first and self._status.state == msg.PlannerStatus.IDLE:
-            self._status.message = "waiting for a goal"
-            self._tell()
+        if first and self._report.idle:
+            self._report.begin(msg.PlannerStatus.IDLE, "waiting for a goal")
         if self._task is not None:
             self._observe(belief, self._now(), arrival)
 
@@ -233,7 +202,7 @@ class PlannerNode(ModelNode):
             if plan is None:
                 return
             index = round((belief.stamp - plan.stamp) / self._contract.period_ns)
-            if 0 <= index < self._replan:
+            if 0 <= index < self._config.replan:
                 self._publish_plan(plan.actions[index:], belief.stamp, plan.evidence, 1, plan.cost)
 
     def _look(self) -> None:
@@ -251,27 +220,23 @@ class PlannerNode(ModelNode):
         if task is not self._task:
             return
         pursuit = task.pursuit
-        reached = pursuit.outcome is Outcome.REACHED
         with self._lock:
             self._task = self._newest = None
             if pursuit.outcome is not Outcome.PREEMPTED:
                 nothing = np.zeros((0, self._contract.action.size))
                 evidence = 0 if self._belief is None else self._belief.evidence
                 self._publish_plan(nothing, self._now(), evidence, 0)
-            self._status.state = msg.PlannerStatus.SUCCEEDED if reached else msg.PlannerStatus.FAILED
-            self._status.error_code = int(pursuit.outcome)
-            self._status.message = pursuit.message
-            self._status.distance = pursuit.distance
-            self._tell()
+            self._report.end(pursuit.outcome, pursuit)
         self.get_logger().info(f"goal ended: {pursuit.outcome.name}: {pursuit.message}")
-        self._result(task.handle).set_result(
+        self._server.end(
+            task.handle,
             ReachGoal.Result(
-                success=reached,
+                success=pursuit.outcome is Outcome.REACHED,
                 error_code=int(pursuit.outcome),
                 message=pursuit.message,
                 final_distance=pursuit.distance,
                 plans=task.plans,
-            )
+            ),
         )
 
     def _plan(self, job: tuple[Task, Belief, float]) -> None:
@@ -280,34 +245,38 @@ class PlannerNode(ModelNode):
         if task is not self._task:
             return
         try:
-            result = self._search(task, belief)
+            plan = self._replanner.plan(task.pursuit, belief, self._now())
         except Exception as error:
-            self.log_exception("planning", error)
-            task.pursuit.end(Outcome.INTERNAL, f"planning failed: {error!r}; see the planner's log")
-            self.executor.create_task(self._conclude, task)
+            self._give_up(task, error)
             return
         with self._lock:
             if task is not self._task:
                 return  # ended meanwhile
-            execute = 1 if self._lock_step else self._replan
+            execute = 1 if self._lock_step else min(self._config.replan, len(plan.actions))
             self._newest = self._publish_plan(
-                result.actions, belief.stamp, belief.evidence, execute, float(result.cost)
+                plan.actions, plan.stamp, belief.evidence, execute, float(plan.result.cost)
             )
-            task.plans += 1
             self.monitor.done(time.monotonic() - arrival)
-            self._tell_plan(task, result)
+            task.plans += 1
+            task.pursuit.expect(float(plan.result.cost))
+            self._report.planned(task.pursuit, plan)
+            task.handle.publish_feedback(
+                ReachGoal.Feedback(
+                    distance=task.pursuit.distance,
+                    subgoal=array("f", task.pursuit.goal.tobytes()),
+                    solve_time=plan.result.seconds,
+                    surprise=task.pursuit.surprise,
+                )
+            )
 
-    def _search(self, task: Task, belief: Belief) -> PlanResult:
-        elapsed = None
-        if self._warm is not None and self._warm[0] is task and self._warm[1] <= belief.stamp:
-            elapsed = round((belief.stamp - self._warm[1]) / self._contract.period_ns)
-        else:
-            self._planner.reset()
-        result = self._planner.plan(belief.latent, task.pursuit.goal, elapsed)
-        if not np.isfinite(result.actions).all():
-            raise ArithmeticError("the plan is not finite")
-        self._warm = (task, belief.stamp)
-        return result
+    def _give_up(self, task: Task, error: Exception) -> None:
+        """End a goal that cannot be planned for; the worker's thread."""
+        reason = str(error)
+        if not isinstance(error, SmwmError):  # a defect, perhaps of a plugin
+            self.log_exception("planning", error)
+            reason = f"planning failed: {error!r}; see the planner's log"
+        task.pursuit.end(Outcome.INTERNAL, reason)
+        self.executor.create_task(self._conclude, task)
 
     def _publish_plan(
         self,
@@ -330,27 +299,6 @@ class PlannerNode(ModelNode):
         )
         self._plans.publish(plan_to_message(plan))
         return plan
-
-    def _tell_plan(self, task: Task, result: PlanResult) -> None:
-        pursuit = task.pursuit
-        self._status.distance = pursuit.distance
-        self._status.cost = float(result.cost)
-        self._status.solve_time = result.seconds
-        self._status.evaluations = result.evaluations
-        self._status.plans = task.plans
-        self._tell()
-        task.handle.publish_feedback(
-            ReachGoal.Feedback(
-                distance=pursuit.distance,
-                subgoal=array("f", pursuit.goal.tobytes()),
-                solve_time=result.seconds,
-                surprise=pursuit.surprise,
-            )
-        )
-
-    def _tell(self) -> None:
-        self._status.header = header(self._now())
-        self._statuses.publish(self._status)
 
     def _now(self) -> int:
         now = self.get_clock().now().nanoseconds

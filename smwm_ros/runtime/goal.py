@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,7 +14,7 @@ from smwm_ros.contract import Contract
 from smwm_ros.runtime.belief import Belief
 
 LEAST_PROGRESS = 0.02
-"""Share by which the distance must fall below the best one so far to count as progress."""
+"""Share by which the distance, or the cost of a plan, must fall below the best one so far to be progress."""
 
 
 class Outcome(IntEnum):
@@ -40,7 +41,7 @@ class Limits:
     time_limit: float
     """ROS time, from the beginning."""
     no_progress: float
-    """ROS time without progress; 0: no limit."""
+    """ROS time without progress, of the distance or of what is predicted; 0: no limit."""
     max_belief_age: float
     """ROS time by which a belief may be old, or ahead, and still be planned from."""
     belief_timeout: float
@@ -98,6 +99,8 @@ class Pursuit:
         self._stale = ""  # why the newest belief is not fresh
         self._planned: int | None = None  # stamp of the newest belief planned from
         self._best = float("inf")
+        self._expected = float("nan")  # cost that the newest plan predicts
+        self._cheapest = float("inf")
         self._progressed = 0
 
     def observe(self, belief: Belief, now: int, steady: float) -> bool:
@@ -139,6 +142,15 @@ class Pursuit:
                 f"no belief for {silent:.1f} s; are the camera, perception and world_model running?",
             )
 
+    def expect(self, cost: float) -> None:
+        """
+        Take the predicted cost of the newest plan: on a detour it falls while the distance rises.
+
+        Args:
+            cost: NaN says nothing.
+        """
+        self._expected = cost
+
     def end(self, outcome: Outcome, message: str) -> None:
         """End the goal, unless it has ended already."""
         if self.outcome is None:
@@ -159,8 +171,10 @@ class Pursuit:
             self._began = belief.stamp
         if belief.observations == 1 and belief.stamp != self._planned:
             self._planned = None  # the world began anew: the last plan says nothing of it
-        if self.distance < (1 - LEAST_PROGRESS) * self._best or self._best == float("inf"):
+        if _less(self.distance, self._best):
             self._best, self._progressed = self.distance, belief.stamp
+        if _less(self._expected, self._cheapest):
+            self._cheapest, self._progressed = self._expected, belief.stamp
         if limits.tolerance > 0 and self.distance <= limits.tolerance:
             self.end(Outcome.REACHED, f"reached, at a distance of {self.distance:.2f} model steps")
         elif belief.surprised:
@@ -184,6 +198,12 @@ class Pursuit:
         ):
             self.end(
                 Outcome.NO_PROGRESS,
-                f"no nearer than {self._best:.2f} model steps for {limits.no_progress:.1f} s; "
-                "can the robot reach this goal at all?",
+                f"no nearer than {self._best:.2f} model steps for {limits.no_progress:.1f} s, and no plan "
+                "that promises more; can the robot reach this goal at all?",
             )
+
+
+def _less(value: float, best: float) -> bool:
+    """Tell whether a value, which may be negative, is below the best one by what counts as progress."""
+    margin = LEAST_PROGRESS * abs(best) if math.isfinite(best) else 0.0
+    return value < best - margin

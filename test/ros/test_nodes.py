@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -20,7 +21,8 @@ from sensor_msgs.msg import Image
 
 from smwm_ros import msg
 from smwm_ros.action import ReachGoal
-from smwm_ros.messages import from_time
+from smwm_ros.messages import encode_image, from_time
+from smwm_ros.nodes import qos
 from smwm_ros.srv import Predict
 
 Code = ReachGoal.Result
@@ -125,6 +127,10 @@ def test_bad_goal_ends_at_once_and_preempts_nothing(robot: Robot) -> None:
         "encoding": {"image": Image(width=16, height=16, step=32, encoding="mono16", data=bytes(512))},
         "latent of another size": {"image": Image(), "latent": [1.0, 2.0, 3.0]},
         "latent not finite": {"image": Image(), "latent": [1.0, float("nan")]},
+        "latent of another model": {"image": Image(), "latent": [1.0, 2.0], "model": "other"},
+        "image that the encoder cannot bear": {
+            "image": encode_image(robot.contract, toy.draw(np.zeros(2), 16, nan=True), 0)
+        },
         "nothing": {"image": Image()},
         "tolerance": {"tolerance": float("nan")},
     }
@@ -139,7 +145,76 @@ def test_bad_goal_ends_at_once_and_preempts_nothing(robot: Robot) -> None:
 
 def test_latent_goal_is_reached_too(robot: Robot) -> None:
     target = robot.position + np.array([0.3, 0.3])
-    assert robot.goal((0, 0), image=Image(), latent=target.astype(np.float32)).result().success
+    assert robot.goal((0, 0), image=Image(), latent=target.astype(np.float32), model="toy").result().success
+
+
+@pytest.mark.parametrize(
+    ("edge", "said"),
+    [([8.0, 0.0], "no sequence of actions has a finite cost"), ([0.0, 8.0], "ZeroDivisionError")],
+)
+def test_search_that_fails_ends_the_goal_and_the_robot_is_safe(
+    robot: Robot, edge: list[float], said: str
+) -> None:
+    """Pins what becomes of a PlanningError, and of what a cost plugin raises: a code, a reason, a stop."""
+    moving = robot.goal(robot.position + np.array([3.0, 0.0]))
+    wait_for(lambda: np.any(robot.commands[-1][1]), "motion")
+    result = robot.goal(edge).result()
+    assert moving.result().error_code == Code.PREEMPTED
+    assert result.error_code == Code.INTERNAL
+    assert said in result.message
+    wait_for(lambda: robot.applied[-1].reason == "stopped", "the safe action")
+    assert robot.applied[-1].source == msg.AppliedAction.SAFE
+    wait_for(lambda: not np.any(robot.commands[-1][1]), "standstill")
+    assert robot.goal(robot.position + np.array([0.2, 0.0])).result().success, (
+        "the next goal is none the worse"
+    )
+
+
+def test_missed_deadlines_are_counted_and_their_plans_are_played(robot: Robot) -> None:
+    """Pins that a plan without a round of search is a plan: it is the rest of the last one."""
+    before = fault(robot, "planner", "missed.deadline")
+    goal = robot.goal([-8.0, robot.position[1]])
+    wait_for(lambda: np.any(robot.commands[-1][1]), "motion")
+    status = fresh(robot.statuses, "statuses", 3)[-1]
+    assert status.state == msg.PlannerStatus.ACTIVE
+    assert status.missed == status.plans >= 3
+    assert status.iterations == 0
+    assert status.slack == pytest.approx(-0.01)
+    assert np.isnan(status.cost)
+    wait_for(lambda: fault(robot, "planner", "missed.deadline") >= before + 3, "the diagnostics")
+    assert robot.diagnostics["planner"]["slack_ms"] == "-10.000"
+    goal.handle.cancel_goal_async()
+    assert goal.result().error_code == Code.CANCELED
+    assert robot.goal(robot.position + np.array([0.2, 0.0])).result().success
+    wait_for(lambda: robot.statuses[-1].state == msg.PlannerStatus.SUCCEEDED, "the status")
+    assert (robot.statuses[-1].missed, robot.statuses[-1].iterations) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"latent": [0.0, float("nan")]}, {"latent": [0.0]}, {"model": "other"}],
+    ids=["not finite", "of another size", "of another model"],
+)
+def test_beliefs_that_cannot_be_planned_from_end_the_goal_as_if_there_were_none(
+    robot: Robot, wrong: dict[str, Any]
+) -> None:
+    """Pins that a bad belief never becomes a plan: it is dropped and counted, and the robot is safe."""
+    goal = robot.goal(robot.position + np.array([3.0, 0.0]))
+    wait_for(lambda: np.any(robot.commands[-1][1]), "motion")
+    robot.camera = lambda image: None
+    bad = robot.node.create_publisher(msg.Belief, "belief", qos.NEWEST)
+    before = fault(robot, "planner", "dropped.belief")
+    while not goal.done:
+        belief = msg.Belief(**{"model": "toy", "latent": [0.0, 0.0], "observations": 9} | wrong)
+        belief.header.stamp = belief.evidence = robot.node.get_clock().now().to_msg()
+        bad.publish(belief)
+        time.sleep(0.05)
+    robot.node.destroy_publisher(bad)
+    assert goal.result().error_code == Code.NO_BELIEF
+    wait_for(lambda: fault(robot, "planner", "dropped.belief") > before, "the diagnostics")
+    assert robot.applied[-1].source == msg.AppliedAction.SAFE
+    robot.camera = lambda image: image
+    fresh(robot.beliefs, "beliefs")
 
 
 def test_padded_rows_are_read_and_bad_images_dropped(robot: Robot) -> None:
@@ -368,12 +443,9 @@ def test_nodes_that_cannot_start_say_why_in_one_message(tmp_path: Path) -> None:
         "cannot read the robot contract": ["action", "contract:=nowhere.yaml"],
         "not valid YAML": ["action", f"contract:={tmp_path / 'broken.yaml'}"],
         "made for another robot": ["world_model", good, f"checkpoint:={tmp_path / 'other.yaml'}"],
-        "elites 9 must not exceed samples 8": [
-            "planner", good, f"checkpoint:={REACHER}", "samples:=8", "elites:=9",
-        ],
         "expecting type": ["action", good, "lock_step:=7"],
         "out of range": ["perception", good, "threads:=0"],
-    }  # fmt: skip
+    }
     running = {
         message: subprocess.Popen(
             [sys.executable, toy, node, "--ros-args", *(text for p in given for text in ("-p", p))],

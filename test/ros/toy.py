@@ -8,14 +8,13 @@ Run as a program it is one of the nodes, with this model in place of a checkpoin
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract, load_contract
-from smwm_ros.errors import CheckpointError
+from smwm_ros.errors import CheckpointError, PlanningError
 from smwm_ros.nodes.action_node import ActionNode
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.perception_node import PerceptionNode
@@ -24,6 +23,8 @@ from smwm_ros.nodes.world_model_node import WorldModelNode
 
 SPAN = 8.0
 """Positions lie within +-SPAN."""
+EDGE = 7.9
+"""For goals beyond it, on the right or above, nothing can be planned; on the left or below, not in time."""
 STEP = 0.25
 """Distance of one model step."""
 
@@ -71,7 +72,11 @@ class ToyModel:
 
 
 class ToyPlanner:
-    """Heads straight for the goal, as fast as allowed, and slows down so that a late command does no harm."""
+    """
+    Heads straight for the goal, as fast as allowed, and slows down so that a late command does no harm.
+
+    For goals at the edge of the world it fails as real ones do: see ``EDGE``.
+    """
 
     def __init__(self, model: ToyModel, config: Any, seed: int) -> None:
         self.contract = model.contract
@@ -79,14 +84,25 @@ class ToyPlanner:
     def reset(self) -> None:
         pass
 
-    def plan(self, latent: NDArray[Any], goal: NDArray[Any], elapsed: int | None) -> Any:
+    def plan(
+        self, latent: NDArray[Any], goal: NDArray[Any], elapsed: int | None = None, delay: int = 0
+    ) -> Any:
+        from smwm_ros.planning.mpc import PlanResult  # noqa: PLC0415 - torch; only the planner needs it
+
+        right, top = goal > EDGE
+        if right:
+            raise PlanningError("no sequence of actions has a finite cost")
+        if top:
+            raise ZeroDivisionError("a plugin's")
         rows = []
         position = latent.astype(float)
         for _ in range(10):
             limits = self.contract.action
             rows.append(np.clip(0.4 * (goal - position) / self.contract.period, limits.low, limits.high))
             position = position + rows[-1] * self.contract.period
-        return SimpleNamespace(actions=np.array(rows), cost=0.0, evaluations=10, seconds=0.0)
+        if (goal < -EDGE).any():  # no time for a round, and too late as well
+            return PlanResult(np.array(rows), np.array(np.nan), 0, 0.03, 0, -0.01)
+        return PlanResult(np.array(rows), np.array(0.0), 10, 0.02, 1, 0.0)
 
 
 def make(name: str) -> SmwmNode:

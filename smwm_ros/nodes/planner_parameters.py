@@ -1,0 +1,39 @@
+"""The planner node's parameters: the planner's settings, with the robot's own as their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smwm_ros.contract import load_contract
+from smwm_ros.errors import SmwmError
+from smwm_ros.nodes.parameters import Param, from_settings
+from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.planners import planner_config
+from smwm_ros.runtime.replanning import MEASURED
+
+LATENCY = Param(
+    name="latency",
+    default=MEASURED,
+    low=MEASURED,
+    high=60.0,
+    description="Seconds from image to command that plans make up for; -1: as measured, 0: none. In "
+    "lock-step, where time waits for the planner, always none.",
+)
+SEED = Param(name="seed", default=0, low=0, description="Draws the search's samples.")
+
+
+def settings_of(contract: str) -> tuple[Param, ...]:
+    """
+    Return a parameter for each of the planner's settings.
+
+    Args:
+        contract: path of the robot's, whose settings are the defaults. One that cannot be used is left to
+            the transition that needs it, which says why.
+    """
+    try:
+        config = planner_config(load_contract(contract))
+    except SmwmError:
+        config = PlannerConfig()
+    return tuple(
+        replace(param, default=getattr(config, param.name)) for param in from_settings(PlannerConfig)
+    )

@@ -1,0 +1,94 @@
+"""The planner node's parameters: the robot's own settings where none is given, and none that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from rcl_interfaces.msg import ParameterType
+from rclpy.lifecycle import TransitionCallbackReturn
+from robot import write_contract
+from toy import ToyModel, ToyPlanner
+
+from smwm_ros.contract import load_contract
+from smwm_ros.errors import ConfigError
+from smwm_ros.nodes.planner_node import PlannerNode
+from smwm_ros.planning.config import PlannerConfig
+
+
+@contextmanager
+def planner(contract: Path | str, *given: str) -> Iterator[PlannerNode]:
+    """Make a planner node with parameters as they are given on a command line."""
+    parameters = [text for one in (f"contract:={contract}", *given) for text in ("-p", one)]
+    rclpy.init(args=["--ros-args", *parameters, "-p", "checkpoint:=toy"])
+    try:
+        node = PlannerNode("planner", planner=ToyPlanner, load=lambda *_: ToyModel(load_contract(contract)))
+        yield node
+        node.shut_down()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+@pytest.fixture
+def contract(tmp_path: Path) -> Callable[..., Path]:
+    def write(**section: Any) -> Path:
+        write_contract(tmp_path / "robot.yaml", planner=section)
+        return tmp_path / "robot.yaml"
+
+    return write
+
+
+def test_a_robots_settings_are_the_defaults_and_what_is_given_wins(contract: Callable[..., Path]) -> None:
+    """Pins what `ros2 param get` and `describe` say: the value in force, its type, range and meaning."""
+    with planner(contract(horizon=8, samples=256, std=1), "samples:=32") as node:
+        assert {name: node.value(name) for name in PlannerConfig.model_fields} == PlannerConfig(
+            horizon=8, samples=32, std=1.0
+        ).model_dump()
+        assert node.get_parameter("std").get_parameter_value().type == ParameterType.PARAMETER_DOUBLE
+        horizon = node.describe_parameter("horizon")
+        assert (horizon.integer_range[0].from_value, horizon.integer_range[0].to_value) == (1, 50)
+        assert "model steps" in horizon.description
+        assert horizon.read_only
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["samples:=0", "iterations:=0", "iterations:=-4", "time_budget:=-0.02", "time_budget:=.nan",
+     "horizon:=51", "cost:=near", "latency:=-2.0", "std:=wide"],
+)  # fmt: skip
+def test_impossible_budgets_and_settings_are_refused_at_declaration(
+    contract: Callable[..., Path], wrong: str
+) -> None:
+    """With the name of the parameter; the node is not even made."""
+    with pytest.raises(ConfigError, match=wrong.partition(":")[0]), planner(contract(), wrong):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "said"),
+    [
+        ({"horizn": 8}, (), "the contract of 'reacher', planner: horizn: unknown key"),
+        ({"samples": 1}, ("samples:=32",), "the contract of 'reacher', planner: samples: Input should be"),
+        ({"samples": 32}, ("elites:=33",), "/planner: elites 33 must not exceed samples 32"),
+    ],
+)
+def test_wrong_settings_of_the_robot_are_told_when_the_node_is_configured(
+    contract: Callable[..., Path], section: dict[str, Any], given: tuple[str, ...], said: str
+) -> None:
+    """As for a contract that cannot be read: the node is there, and its failure says why."""
+    with planner(contract(**section), *given) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.failure.startswith(said)
+
+
+def test_a_contract_that_is_not_there_is_told_when_the_node_is_configured() -> None:
+    with planner("nowhere.yaml") as node:
+        assert node.value("samples") == PlannerConfig().samples
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "cannot read the robot contract" in node.failure
