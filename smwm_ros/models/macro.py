@@ -40,8 +40,8 @@ class MacroActions(nn.Module):
         latent: int,
         block: int,
         size: int = 8,
-        longest: int = 5,
-        hidden: int = 512,
+        longest: int = 8,
+        hidden: int = 256,
         layers: int = 2,
         bank: int = 4096,
     ) -> None:

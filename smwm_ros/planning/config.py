@@ -14,8 +14,9 @@ class PlannerConfig(Settings):
 
     model_config = ConfigDict(use_attribute_docstrings=True)  # the planner node shows them
 
-    planner: Literal["flat", "inverse"] = "flat"
-    """flat: a search over action sequences; inverse: what the goal-conditioned inverse model proposes."""
+    planner: Literal["flat", "hierarchical", "inverse"] = "flat"
+    """flat: a search over action sequences; hierarchical: the same, towards waypoints that a search over
+    macro-actions finds; inverse: what the goal-conditioned inverse model proposes."""
     optimiser: Literal["icem", "cem", "mppi", "gradient", "choice"] = "icem"
     """How the search goes; choice: only the best of the proposals."""
     horizon: Annotated[int, Field(ge=1, le=50)] = 3
@@ -48,6 +49,20 @@ class PlannerConfig(Settings):
     """Where the search begins: one or several, joined by +, of zero, warm_start, inverse, bank."""
     replan: Annotated[int, Field(ge=1, le=1000)] = 5
     """Control ticks played before the next plan."""
+    macros: Annotated[int, Field(ge=1, le=50)] = 4
+    """hierarchical: macro-actions looked ahead."""
+    macro_samples: Annotated[int, Field(ge=2, le=65536)] = 256
+    """hierarchical: sequences of macro-actions drawn per iteration."""
+    macro_iterations: Annotated[int, Field(ge=1, le=1000)] = 4
+    """hierarchical: rounds of drawing and refitting them."""
+    macro_cost: Literal["final", "running", "min_over_horizon", "soon"] = "soon"
+    """hierarchical: which predicted waypoints' distances to the goal count."""
+    macro_residual: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """hierarchical: how far a macro-action may be from one of the training data, in standard deviations."""
+    macro_replan: Annotated[int, Field(ge=1, le=1000)] = 3
+    """hierarchical: model steps after which the waypoint is chosen anew, if nothing else demands it."""
+    naive: bool = False
+    """hierarchical: search any macro-actions, known or not. Only a control experiment."""
     time_budget: Annotated[float, Field(ge=0, le=60)] = 0.0
     """Seconds for a plan; the search stops refining in time. 0: no limit."""
 

@@ -46,11 +46,12 @@ def make_planner(checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -
     Raises:
         ConfigError: a setting needs what the checkpoint, or this machine, does not have.
     """
-    from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - torch, which settings do without
+    from smwm_ros.planning.hierarchy import HierarchicalPlanner  # noqa: PLC0415 - torch, which
+    from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - settings do without
 
     if config.planner == "flat":
         return MPC(checkpoint, config, seed)
     if config.planner == "inverse":
         chosen = config.model_copy(update={"proposals": "inverse", "optimiser": "choice", "time_budget": 0.0})
         return MPC(checkpoint, chosen, seed)
-    raise ConfigError(f"planner {config.planner!r} is not available; there are flat and inverse")
+    return HierarchicalPlanner(checkpoint, config, seed)

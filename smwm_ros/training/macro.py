@@ -25,9 +25,9 @@ class MacroConfig(StageConfig):
     batch: Annotated[int, Field(ge=2)] = 256
     size: Annotated[int, Field(ge=1, le=32)] = 8
     """Numbers in a macro-action."""
-    longest: Annotated[int, Field(ge=1, le=50)] = 5
+    longest: Annotated[int, Field(ge=1, le=50)] = 8
     """Most model steps in one."""
-    hidden: Annotated[int, Field(ge=1)] = 512
+    hidden: Annotated[int, Field(ge=1)] = 256
     layers: Annotated[int, Field(ge=1)] = 2
     bank: Annotated[int, Field(ge=2, le=65536)] = 4096
     """Macro-actions kept for the search."""

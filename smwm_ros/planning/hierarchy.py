@@ -1,0 +1,228 @@
+"""Hierarchy: macro-actions towards the goal, and a plan of actions towards the first waypoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smwm_ros.errors import ConfigError, PlanningError
+from smwm_ros.models.checkpoint import Checkpoint
+from smwm_ros.models.macro import MacroActions
+from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.costs import COSTS
+from smwm_ros.planning.deadline import Deadline
+from smwm_ros.planning.imagined import Imagined
+from smwm_ros.planning.mpc import MPC, PlanResult, alone, check_latents
+from smwm_ros.planning.optimisers import CEM, Search
+
+SHARE = 0.3
+"""Of the time budget that the search over macro-actions may take; the rest is for the actions."""
+ELITES = 0.1
+"""Share of the macro-actions' candidates that the search is refitted to."""
+BEGINNINGS = 0.25
+"""Sequences out of the bank that the search begins around, as a share of its candidates."""
+ARRIVED = 1.0
+"""Model steps from a waypoint at which the next one is looked for."""
+
+Macros = Float[Tensor, "problems samples time size"]
+
+
+class Support:
+    """
+    Macro-actions that a search may use: those of the bank, each changed by a bounded residual.
+
+    Without, a search finds vectors that no sequence of actions encodes to, for which the predictor promises
+    anything (arXiv 2607.12547). The first candidate always stays in the bank.
+    """
+
+    def __init__(self, part: MacroActions, residual: float) -> None:
+        """
+        Take the bank.
+
+        Args:
+            part: trained macro-actions.
+            residual: largest change in each dimension, in standard deviations of the bank.
+        """
+        self._bank, self._low, self._high = part.bank, part.low, part.high
+        self._scale = part.bank.std(0).clamp_min(1e-6)
+        self._bound = residual * self._scale
+
+    def __call__(self, macros: Macros) -> Macros:
+        """Return the nearest sequences that keep to the bank."""
+        flat = (macros / self._scale).flatten(0, -2)
+        nearest = self._bank[torch.cdist(flat, self._bank / self._scale).argmin(-1)].view_as(macros)
+        residual = (macros - nearest).clamp(-self._bound, self._bound)
+        residual[:, 0] = 0.0
+        return (nearest + residual).clamp(self._low, self._high)
+
+
+@dataclass
+class _Course:
+    """What the last searches over macro-actions came to, for P problems."""
+
+    macros: Float[Tensor, "problems time size"]
+    waypoint: Float[Tensor, "problems latent"]
+    """Where the actions are to lead: the first predicted latent, or the goal itself."""
+    nearest: Float[Tensor, " problems"]
+    """The least distance to it so far, in model steps."""
+    ticks: Tensor
+    """Since it was chosen."""
+
+
+class HierarchicalPlanner:
+    """
+    A search over macro-actions finds a waypoint on the way to the goal, and :class:`MPC` goes there.
+
+    The waypoint is chosen anew every ``macro_replan`` model steps, and at once when it is reached, or when
+    the last plan has not brought the robot nearer to it: because it is stuck, or because the world did not
+    do what was predicted. Source: HWM, arXiv 2604.03208.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -> None:
+        """
+        Prepare to plan with a checkpoint.
+
+        Raises:
+            ConfigError: a setting needs what the checkpoint, or this machine, does not have.
+            CheckpointError: the checkpoint has no macro-actions.
+        """
+        self.config = config
+        self._checkpoint = checkpoint
+        self._part: MacroActions = checkpoint.part("macro")
+        if config.horizon > self._part.longest:
+            raise ConfigError(
+                f"horizon {config.horizon} is longer than the macro-actions of {checkpoint.id}, which reach "
+                f"{self._part.longest} model steps at most; lower it, or train longer ones: "
+                f"smwm train STORE --stage macro --set longest={config.horizon} …"
+            )
+        self._low = MPC(
+            checkpoint, config.model_copy(update={"time_budget": (1 - SHARE) * config.time_budget}), seed
+        )
+        self._optimiser = CEM(config.macro_iterations, max(2, round(ELITES * config.macro_samples)), keep=0.3)
+        self._support = None if config.naive else Support(self._part, config.macro_residual)
+        self._generator = torch.Generator(checkpoint.device).manual_seed(seed)
+        self._course: _Course | None = None
+
+    @property
+    def subgoals(self) -> NDArray[np.float32] | None:
+        """Latents that the last plans head for, shape (P, D); None before the first plan."""
+        return None if self._course is None else self._course.waypoint.cpu().numpy()
+
+    def reset(self) -> None:
+        """Forget the last plan and its waypoint."""
+        self._course = None
+        self._low.reset()
+
+    def plan(
+        self,
+        latent: NDArray[np.float32],
+        goal: NDArray[np.float32],
+        elapsed: int | None = None,
+        delay: int = 0,
+    ) -> PlanResult:
+        """See :class:`smwm_ros.planning.mpc.Planner`."""
+        return alone(self.plan_batch(latent[None], goal[None], elapsed, delay))
+
+    def plan_batch(
+        self,
+        latents: NDArray[np.float32],
+        goals: NDArray[np.float32],
+        elapsed: int | None = None,
+        delay: int = 0,
+    ) -> PlanResult:
+        """
+        See :class:`smwm_ros.planning.mpc.Planner`; the cost is that of reaching the waypoint.
+
+        The evaluations are those of both predictors. A delay counts for the actions alone: a waypoint is far
+        enough away.
+        """
+        deadline = Deadline(self.config.time_budget)
+        start = check_latents(self._checkpoint, "latent", latents)
+        goal = check_latents(self._checkpoint, "goal", goals)
+        with torch.inference_mode():
+            waypoints, evaluations = self._steer(
+                start, goal, self.config.replan if elapsed is None else elapsed
+            )
+        result = self._low.plan_batch(latents, waypoints.cpu().numpy(), elapsed, delay)
+        return replace(
+            result,
+            evaluations=evaluations + result.evaluations,
+            seconds=deadline.elapsed,
+            slack=deadline.slack,
+        )
+
+    def _steer(self, start: Tensor, goal: Tensor, elapsed: int) -> tuple[Tensor, int]:
+        """Choose waypoints anew where that is due; return all, and the evaluations it took, per problem."""
+        course = self._course
+        if course is None or len(course.waypoint) != len(start):
+            course = _Course(
+                self._part.bank.mean(0).expand(len(start), self.config.macros, -1).clone(),
+                goal.clone(),
+                start.new_full((len(start),), torch.inf),
+                torch.zeros(len(start), dtype=torch.int64, device=start.device),
+            )
+            due = torch.ones(len(start), dtype=torch.bool, device=start.device)
+        else:
+            course.ticks += elapsed
+            distance = self._distance(start, course.waypoint)
+            due = course.ticks >= self.config.macro_replan * self._checkpoint.contract.block
+            due |= (distance < ARRIVED) | (distance >= course.nearest)
+            course.nearest = torch.minimum(course.nearest, distance)
+        self._course = course
+        if not due.any():
+            return course.waypoint, 0
+        evaluations = self._search(course, due, start[due], goal[due])
+        course.ticks[due] = 0
+        course.nearest[due] = self._distance(start, course.waypoint)[due]
+        return course.waypoint, evaluations
+
+    def _search(self, course: _Course, due: Bool[Tensor, " problems"], start: Tensor, goal: Tensor) -> int:
+        """Search for macro-actions from some starts to their goals; return the evaluations, per problem."""
+        config, part = self.config, self._part
+        model, unit = self._checkpoint.model, self._checkpoint.info.calibration.step_distance
+
+        def imagine(macros: Macros) -> Imagined:
+            begin = start[:, None].expand(-1, macros.shape[1], -1)
+            return Imagined(model, unit, start, goal, macros, macros, part.rollout(begin, macros))
+
+        last = course.macros[due, None]
+        beginnings = [last, torch.cat([last[:, :, 1:], last[:, :, -1:]], dim=2)]
+        if self._support is not None:
+            shape = (len(start), max(1, round(BEGINNINGS * config.macro_samples)), config.macros)
+            rows = torch.randint(len(part.bank), shape, generator=self._generator, device=start.device)
+            beginnings.append(part.bank[rows])
+        solution = self._optimiser.optimise(
+            Search(
+                lambda macros: COSTS[config.macro_cost](imagine(macros)),
+                torch.cat(beginnings, dim=1),
+                part.bank.std(0),
+                self._support or _anything,
+                config.macro_samples,
+                self._generator,
+                Deadline(SHARE * config.time_budget),
+            )
+        )
+        if not solution.rounds:
+            return 0  # no time: the waypoint before, or the goal, has to do
+        if not solution.cost.isfinite().all():
+            raise PlanningError("no macro-actions have a finite cost: the predictions are not finite")
+        imagined = imagine(solution.actions[:, None])
+        distances = imagined.distances[:, 0]
+        within_reach = (distances.argmin(-1) == 0) | (distances[:, 0] < ARRIVED**2)
+        course.macros[due] = solution.actions
+        course.waypoint[due] = torch.where(within_reach[:, None], goal, imagined.futures[:, 0, 0])
+        return (solution.sequences + 1) * config.macros
+
+    def _distance(self, latents: Tensor, others: Tensor) -> Float[Tensor, " problems"]:
+        """Return root-mean-square distances, in model steps."""
+        return (latents - others).square().mean(-1).sqrt() / self._checkpoint.info.calibration.step_distance
+
+
+def _anything(macros: Macros) -> Macros:
+    """Let every vector be a macro-action: the control experiment."""
+    return macros
