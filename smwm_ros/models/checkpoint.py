@@ -46,6 +46,18 @@ class Calibration(Settings):
     """Median root-mean-square error of a one-step prediction."""
 
 
+class PartInfo(Settings):
+    """What was trained on a finished model, and how."""
+
+    arguments: Arguments
+    """Of its class."""
+    training: Mapping[str, float]
+    """Settings of the stage that differ from its defaults."""
+    data_fingerprint: str
+    """Content hash of the episode store it was trained on."""
+    seed: int
+
+
 class CheckpointInfo(Settings):
     """Everything in a checkpoint that is not a tensor."""
 
@@ -60,8 +72,8 @@ class CheckpointInfo(Settings):
     code_version: str
     figures: dict[str, float]
     """Losses and latent statistics on the validation data."""
-    parts: Mapping[str, Arguments] = Field(default_factory=dict)
-    """What was trained on the finished model, with the arguments of its class."""
+    parts: Mapping[str, PartInfo] = Field(default_factory=dict)
+    """By the stage that made them."""
 
 
 class Checkpoint:
@@ -244,8 +256,8 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
         model = WorldModel(info.config, info.contract)
         model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_PARTS)})
         parts = {}
-        for name, arguments in info.parts.items():
-            parts[name] = build_part(name, arguments, model.latent_size, info.contract)
+        for name, part in info.parts.items():
+            parts[name] = build_part(name, part.arguments, model.latent_size, info.contract)
             prefix = f"{_PARTS}{name}."
             own = {
                 key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)

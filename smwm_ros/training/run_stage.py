@@ -13,7 +13,7 @@ import torch
 
 from smwm_ros.data.store.reader import EpisodeStore
 from smwm_ros.errors import ConfigError
-from smwm_ros.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from smwm_ros.models.checkpoint import PartInfo, load_checkpoint, save_checkpoint
 from smwm_ros.models.config import Arguments
 from smwm_ros.models.parts import build_part
 from smwm_ros.training.bank import BankConfig, BankStage
@@ -99,22 +99,17 @@ def run_stage(
     stage = STAGES[name].make(recorded, part)
     figures = fit(stage, config, seed, device, progress)
     figures |= stage.finish(loaded.model, np.random.default_rng([seed, 6]))
-    identity = _save(path, loaded, name, arguments, part, figures)
-    return TrainingResult(path, identity, figures, time.perf_counter() - began, 0.0)
-
-
-def _save(
-    path: Path,
-    loaded: Checkpoint,
-    name: str,
-    arguments: Arguments,
-    part: torch.nn.Module,
-    figures: Mapping[str, float],
-) -> str:
+    made = PartInfo(
+        arguments=arguments,
+        training=config.model_dump(exclude_defaults=True),
+        data_fingerprint=store.fingerprint,
+        seed=seed,
+    )
     info = loaded.info.model_copy(
         update={
-            "parts": {**loaded.info.parts, name: arguments},
+            "parts": {**loaded.info.parts, name: made},
             "figures": {**loaded.info.figures, **figures},
         }
     )
-    return save_checkpoint(path, info, loaded.model, {**loaded.parts, name: part})
+    identity = save_checkpoint(path, info, loaded.model, {**loaded.parts, name: part})
+    return TrainingResult(path, identity, figures, time.perf_counter() - began, 0.0)
