@@ -27,7 +27,7 @@ ELITES = 0.1
 BEGINNINGS = 0.25
 """Sequences out of the bank that the search begins around, as a share of its candidates."""
 ARRIVED = 1.0
-"""Model steps from a waypoint at which the next one is looked for."""
+"""Model steps from a waypoint at which the next one is looked for; from the goal, at which none is."""
 
 Macros = Float[Tensor, "problems samples time size"]
 
@@ -174,6 +174,9 @@ class HierarchicalPlanner:
             due |= (distance < ARRIVED) | (distance >= course.nearest)
             course.nearest = torch.minimum(course.nearest, distance)
         self._course = course
+        there = self._distance(start, goal) < ARRIVED
+        course.waypoint[there] = goal[there]
+        due &= ~there
         if not due.any():
             return course.waypoint, 0
         evaluations = self._search(course, due, start[due], goal[due])
@@ -211,14 +214,17 @@ class HierarchicalPlanner:
             return 0  # no time: the waypoint before, or the goal, has to do
         if not solution.cost.isfinite().all():
             raise PlanningError("no macro-actions have a finite cost: the predictions are not finite")
-        imagined = imagine(solution.actions[:, None])
-        distances = imagined.distances[:, 0]
-        within_reach = (distances.argmin(-1) == 0) | (distances[:, 0] < ARRIVED**2)
+        path = imagine(solution.actions[:, None]).path[:, 0]
+        away = self._distance(path, goal[:, None])
+        # The start or the first waypoint is the nearest of all: one does not have to go anywhere else first.
+        within_reach = (away.argmin(-1) <= 1) | (away[:, 1] < ARRIVED)
         course.macros[due] = solution.actions
-        course.waypoint[due] = torch.where(within_reach[:, None], goal, imagined.futures[:, 0, 0])
+        course.waypoint[due] = torch.where(within_reach[:, None], goal, path[:, 1])
         return (solution.sequences + 1) * config.macros
 
-    def _distance(self, latents: Tensor, others: Tensor) -> Float[Tensor, " problems"]:
+    def _distance(
+        self, latents: Float[Tensor, "*#batch latent"], others: Float[Tensor, "*#batch latent"]
+    ) -> Float[Tensor, "*batch"]:
         """Return root-mean-square distances, in model steps."""
         return (latents - others).square().mean(-1).sqrt() / self._checkpoint.info.calibration.step_distance
 
