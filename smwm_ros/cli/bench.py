@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from smwm_ros.cli import planning_benches
 from smwm_ros.cli.options import Checkpoint, Json, Robot
 from smwm_ros.cli.output import console, progress_bar, show_result
 
@@ -14,6 +15,15 @@ app = typer.Typer(help="Measure how fast things are.", no_args_is_help=True)
 
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure.")]
 GOALS = 10
+
+for _command in (
+    planning_benches.planning,
+    planning_benches.peer,
+    planning_benches.deadline,
+    planning_benches.delay,
+    planning_benches.scaling,
+):
+    app.command()(_command)
 
 
 @app.command()

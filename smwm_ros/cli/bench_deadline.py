@@ -18,6 +18,8 @@ from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.planners import make_planner
 
 LATENTS = 200
+MOST = 4096
+"""Samples in a round, more than there is time for: what the time allows is what counts."""
 WARM_UP = 10
 """Plans made before it counts, as the planner's node does not begin cold either."""
 BUSY = "import numpy\nmatrix = numpy.ones((512, 512))\nwhile True: matrix @ matrix"

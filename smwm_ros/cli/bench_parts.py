@@ -1,4 +1,4 @@
-"""What the benches of planning share: latents to plan from, times, and the least time that arithmetic takes."""
+"""What the benches of planning share: latents to plan from, times, and the least that arithmetic takes."""
 
 from __future__ import annotations
 
@@ -42,16 +42,14 @@ def transition_flops(model: WorldModel, block: int) -> int:
     """
     device = model.action_mean.device
     with FlopCounterMode(display=False) as counter:
-        model.dynamics(
-            torch.zeros(1, model.latent_size, device=device), torch.zeros(1, block, device=device)
-        )
+        model.dynamics(torch.zeros(1, model.latent_size, device=device), torch.zeros(1, block, device=device))
     return counter.get_total_flops()
 
 
 def product_seconds(
     flops: float, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, repeats: int = 3
 ) -> float:
-    """Time one matrix product of so many floating-point operations: what a predictor of as many could reach."""
+    """Time one matrix product of so many floating-point operations: what a predictor could reach."""
     side = max(1, min(LARGEST, round((flops / 2) ** (1 / 3))))
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     result = torch.empty_like(first)

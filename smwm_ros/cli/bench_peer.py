@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smwm_ros.cli.bench_parts import now, product_seconds, transition_flops
 from smwm_ros.cli.peer import figures
 from smwm_ros.cli.peer_solvers import PeerPlanner, start_solvers
-from smwm_ros.models.adaln import AdaLNTransformer
+from smwm_ros.models.adaln import AdaLNBlock, AdaLNTransformer
 from smwm_ros.models.checkpoint import Calibration, Checkpoint, CheckpointInfo
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
@@ -55,10 +57,10 @@ def bench_peer(
         progress: called with the problems done.
 
     Returns:
-        ``ours_s``, ``peer_s``, ``floor_s`` and ``floor_bfloat16_s`` with [least, largest]; ``speedup`` (median
-        of the problems' ratios) and ``floor_ratio``; ``ours_cost`` and ``peer_cost``, medians of the squared
-        distance at the end of the plans, both by our model; ``disagreement``, the largest relative difference
-        of the peer's model from ours in judging the peer's plans. The peer's are None without it.
+        ``ours_s``, ``peer_s``, ``floor_s`` and ``floor_bfloat16_s`` with [least, largest]; ``speedup``
+        (median of the problems' ratios) and ``floor_ratio``; ``ours_cost`` and ``peer_cost``, medians of the
+        squared distance at the end of the plans, both by our model; ``disagreement``, the largest relative
+        difference of the peer's model from ours in judging the peer's plans. The peer's are None without it.
 
     Raises:
         ConfigError: the peer's interpreter or its packages do not work.
@@ -152,11 +154,12 @@ def official_checkpoint(device: str = "cpu") -> Checkpoint:
     model = WorldModel(config, contract)
     assert isinstance(model.dynamics, AdaLNTransformer)
     for layer in model.dynamics.blocks:
+        assert isinstance(layer, AdaLNBlock)
         # Untrained, all gates are zero: no action would have an effect.
         layer.modulation.reset_parameters()
-        width = layer.modulation.in_features
-        layer.attention = nn.Sequential(nn.LayerNorm(width), layer.attention)
-        layer.mlp = nn.Sequential(nn.LayerNorm(width), *layer.mlp)
+        norm = nn.LayerNorm(layer.modulation.in_features)
+        layer.add_module("attention", nn.Sequential(norm, layer.attention))
+        layer.add_module("mlp", nn.Sequential(copy.deepcopy(norm), *layer.mlp))
     info = CheckpointInfo(
         preset=PRESET,
         config=config,
@@ -204,14 +207,21 @@ def official_weights(dynamics: nn.Module) -> dict[str, Tensor]:
     return theirs
 
 
-def _end(checkpoint: Checkpoint, start: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+def _end(
+    checkpoint: Checkpoint, start: NDArray[np.float32], blocks: NDArray[np.float64]
+) -> NDArray[np.float32]:
     """Return the latent that actions lead to; the action statistics are 0 and 1."""
     contract = checkpoint.contract
     actions = blocks.reshape(1, -1, contract.block, contract.action.size)
     return checkpoint.predict(start[None], actions)[0, -1]
 
 
-def _cost(checkpoint: Checkpoint, start: np.ndarray, goal: np.ndarray, actions: np.ndarray) -> float:
+def _cost(
+    checkpoint: Checkpoint,
+    start: NDArray[np.float32],
+    goal: NDArray[np.float32],
+    actions: NDArray[np.float64],
+) -> float:
     end = _end(checkpoint, start, actions.reshape(-1, checkpoint.contract.block_size))
     return float(np.square(end.astype(np.float64) - goal).sum())
 

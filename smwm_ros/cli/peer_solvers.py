@@ -112,7 +112,7 @@ for line in sys.stdin:
     answer = {"actions": found.tolist(), "seconds": seconds, "cost": cost.tolist()}
     print(json.dumps(answer), file=answers, flush=True)
 """
-"""Serves plans of any of its solvers in one world model; latents and standardised action blocks go in and out."""
+"""Serves plans of any of its solvers in one world model, from latents to standardised action blocks."""
 
 
 @contextmanager
@@ -152,7 +152,9 @@ def start_solvers(
         pass
     elif official is None:
         example = torch.zeros(2, model.latent_size), torch.zeros(2, contract.block_size)
-        torch.jit.trace(model.dynamics, tuple(part.to(checkpoint.device) for part in example)).save(str(path))
+        # The peer's environment has none of our classes, and need not.
+        trace: Any = torch.jit.trace
+        trace(model.dynamics, tuple(part.to(checkpoint.device) for part in example)).save(str(path))
     else:
         torch.save(dict(official), path)
         settings["sizes"] = checkpoint.info.config.dynamics.model_dump()
