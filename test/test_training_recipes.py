@@ -17,6 +17,7 @@ from smwm_ros.errors import ConfigError, SmwmError
 from smwm_ros.models.checkpoint import load_checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.resources import checkpoint_path, find_contract, share_directory
+from smwm_ros.training.run_stage import run_stage, stage_config
 from smwm_ros.training.trainer import train
 
 FOLDER = share_directory() / "config" / "checkpoints"
@@ -54,6 +55,7 @@ def test_recipes_survive_their_files(tmp_path: Path) -> None:
     content: dict[str, Any] = {
         **PLAIN,
         "training": {"seed": 3, "settings": ["terms.inverse=5", "training.steps=9"]},
+        "stages": [{"stage": "proposal", "settings": ["steps=5"]}, {"stage": "bank"}],
         "evaluations": [{"pair_seed": 101, "figures": RATES}, {"offset": 100, "settings": ["samples=64"]}],
     }
     recipe = Recipe.model_validate(content)
@@ -128,6 +130,31 @@ def test_reproduce_keeps_what_is_done(tmp_path: Path, monkeypatch, capsys) -> No
         reproduce.reproduce(**{**options, "episodes": 3}, resume=True)
 
 
+def test_each_stage_is_trained_on_what_the_one_before_it_left() -> None:
+    recipe = Recipe.model_validate(
+        PLAIN
+        | {
+            "training": {"seed": 3, "threads": 2},
+            "stages": [{"stage": "proposal", "settings": ["steps=5"]}, {"stage": "bank"}],
+        }
+    )
+    steps, last = recipe.train_steps(Path("data.h5"), Path("runs"))
+    same = ["--seed", "3", "--threads", "2"]
+    assert steps["train proposal"] == [
+        "data.h5", "--output", "runs/proposal", "--stage", "proposal",
+        "--checkpoint", "runs/train/model.safetensors", *same, "--set", "steps=5",
+    ]  # fmt: skip
+    assert steps["train bank"][4:7] == ["bank", "--checkpoint", "runs/proposal/model.safetensors"]
+    assert (list(steps), last) == (
+        ["train", "train proposal", "train bank"],
+        Path("runs/bank/model.safetensors"),
+    )
+    data = {"ingest": {"fingerprint": "abc"}, "eval 1": RATES}
+    made = {"train": {"id": "first"}, "train proposal": {"id": "second"}, "train bank": {"id": "third"}}
+    written = recipe.model_copy(update={"fingerprint": "abc", "checkpoint": "third"})
+    assert reproduce.compare(written, data | made)["same_checkpoint"] is True
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a store and a run that was trained on it."""
@@ -176,6 +203,21 @@ def test_ship_writes_the_recipe_of_a_run(run: Path, tmp_path: Path, monkeypatch)
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="--replace"):
         ship.ship(**shipping(run, tmp_path))
+
+
+def test_ship_writes_down_the_stages(run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ship, "run_step", lambda name, arguments: (dict(RATES), 1.0))
+    config = stage_config("bank", {"size": 9, "horizon": 2, "validation": 0.25})
+    for folder, seed in (("staged", 4), ("other", 5)):
+        with EpisodeStore(run / "data.h5") as store:
+            run_stage("bank", store, run / "run" / "model.safetensors", config, tmp_path / folder, seed=seed)
+    ship.ship(**shipping(run, tmp_path) | {"run": tmp_path / "staged"})
+    recipe = load_recipe(tmp_path / blob_contract().name / "smwm.yaml")
+    (stage,) = recipe.stages
+    assert stage.stage == "bank"
+    assert stage.settings == ("horizon=2", "size=9", "validation=0.25")
+    with pytest.raises(ConfigError, match="seed 5"):
+        ship.ship(**shipping(run, tmp_path, replace=True) | {"run": tmp_path / "other"})
 
 
 def test_ship_refuses_what_cannot_be_made_again(run: Path, tmp_path: Path, monkeypatch) -> None:

@@ -39,6 +39,14 @@ class Training(Settings):
     """As `smwm train --set` takes them."""
 
 
+class Stage(Settings):
+    """What was trained on the finished model."""
+
+    stage: str
+    settings: tuple[str, ...] = ()
+    """As `smwm train --set` takes them."""
+
+
 class Figures(Settings):
     """What `smwm eval` said; percentages, with the 95 % intervals."""
 
@@ -89,6 +97,8 @@ class Recipe(Settings):
     """Preset."""
     data: Data
     training: Training = Training()
+    stages: tuple[Stage, ...] = ()
+    """In this order, each on the checkpoint that the one before it left."""
     evaluations: Annotated[tuple[Evaluation, ...], Field(min_length=1)] = (Evaluation(),)
     fingerprint: str | None = None
     """Of the data; None as long as it was not made."""
@@ -105,13 +115,28 @@ class Recipe(Settings):
             return {"collect": ["--output", str(store), *made]}
         return {"record": [str(bag), *made], "ingest": [str(bag), "--output", str(store)]}
 
-    def train_arguments(self, store: Path, run: Path) -> list[str]:
-        """Return the arguments of `smwm train`."""
-        training = self.training
-        return [
-            str(store), "--output", str(run), "--model", self.model, "--seed", str(training.seed),
-            "--threads", str(training.threads), *_set(training.settings),
-        ]  # fmt: skip
+    def train_steps(self, store: Path, folder: Path) -> tuple[dict[str, list[str]], Path]:
+        """
+        Return the commands that train, by name: their arguments; and the checkpoint that they leave.
+
+        Args:
+            store: of the data.
+            folder: for the runs, one for each command.
+        """
+        training, run = self.training, folder / "train"
+        same = ["--seed", str(training.seed), "--threads", str(training.threads)]
+        steps = {
+            "train": [
+                str(store), "--output", str(run), "--model", self.model, *same, *_set(training.settings)
+            ]
+        }  # fmt: skip
+        for stage in self.stages:
+            before, run = run / "model.safetensors", folder / stage.stage
+            steps[f"train {stage.stage}"] = [
+                str(store), "--output", str(run), "--stage", stage.stage, "--checkpoint", str(before),
+                *same, *_set(stage.settings),
+            ]  # fmt: skip
+        return steps, run / "model.safetensors"
 
     def config(self) -> ModelConfig:
         """

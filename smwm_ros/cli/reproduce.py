@@ -60,16 +60,16 @@ def reproduce(
     if output.exists() and not resume:
         raise ConfigError(f"{output} exists already; give --resume to go on there, or another --output")
     output.mkdir(parents=True, exist_ok=True)
-    bag, store, run = output / "bag", output / "data.h5", output / "train"
-    checkpoint = run / "model.safetensors"
-    steps = followed.data_steps(bag, store) | {"train": followed.train_arguments(store, run)}
+    bag, store = output / "bag", output / "data.h5"
+    training, checkpoint = followed.train_steps(store, output)
+    steps = followed.data_steps(bag, store) | training
     for number, evaluation in enumerate(followed.evaluations):
         steps[f"eval {number + 1}"] = evaluation.arguments(followed.task, checkpoint)
     result: dict[str, Any] = {"recipe": str(path), "checkpoint": str(checkpoint), "seconds": {}}
     for step, arguments in steps.items():
         if step == "record" and not (output / "record.json").exists():
             shutil.rmtree(bag, ignore_errors=True)  # of a recording that was interrupted
-        resumable = step == "train" and (run / "state.safetensors").exists()
+        resumable = step == "train" and (output / "train" / "state.safetensors").exists()
         content = keep_step(
             output / f"{step.replace(' ', '-')}.json", step.split()[0], arguments, resume=resumable
         )
@@ -122,7 +122,8 @@ def compare(recipe: Recipe, result: dict[str, Any]) -> dict[str, Any]:
     ]
     agree = [known.agree(found) for known, found in pairs if known]
     figures_agree = all(agree) if agree else None
-    same = result["train"]["id"] == recipe.checkpoint if recipe.checkpoint else None
+    last = f"train {recipe.stages[-1].stage}" if recipe.stages else "train"
+    same = result[last]["id"] == recipe.checkpoint if recipe.checkpoint else None
     return {
         "same_data": data == recipe.fingerprint if recipe.fingerprint else None,
         "same_checkpoint": same,

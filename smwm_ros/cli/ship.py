@@ -15,8 +15,9 @@ from smwm_ros.cli.settings import Settings
 from smwm_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from smwm_ros.cli.recipe import Data
+    from smwm_ros.cli.recipe import Data, Stage
     from smwm_ros.data.store.reader import EpisodeStore
+    from smwm_ros.models.checkpoint import CheckpointInfo
 
 LARGEST = 4 << 20
 """Bytes of a shipped checkpoint."""
@@ -73,6 +74,7 @@ def ship(
         training=Training(
             seed=trained.info.seed, threads=threads, settings=differences(trained.info.config, model)
         ),
+        stages=_stages(trained.info),
         fingerprint=trained.info.data_fingerprint,
         checkpoint=trained.id,
     )
@@ -99,6 +101,23 @@ def ship(
             f"offset {one.offset}": one.figures.model_dump(mode="json") for one in evaluations if one.figures
         }
     show_result({**found, **shown}, as_json, "smwm ship")
+
+
+def _stages(info: CheckpointInfo) -> tuple[Stage, ...]:
+    """Return how a checkpoint's parts were trained, if a recipe can say that."""
+    from smwm_ros.cli.recipe import Stage
+
+    stages = []
+    for name, part in info.parts.items():
+        if (part.data_fingerprint, part.seed) != (info.data_fingerprint, info.seed):
+            raise ConfigError(
+                f"the {name} was trained with seed {part.seed} on data {part.data_fingerprint}, the model "
+                f"with seed {info.seed} on data {info.data_fingerprint}; a recipe has one of each: train the "
+                f"{name} again"
+            )
+        settings = tuple(f"{key}={value:g}" for key, value in sorted(part.training.items()))
+        stages.append(Stage(stage=name, settings=settings))
+    return tuple(stages)
 
 
 def _data(store: EpisodeStore, recorded: str | None) -> Data:
