@@ -67,3 +67,11 @@ def test_flat_is_the_search() -> None:
     planner = make_planner(checkpoint, PlannerConfig())
     assert isinstance(planner, MPC)
     assert isinstance(planner, Planner)
+
+
+@pytest.mark.parametrize("name", PlannerConfig.model_fields)
+def test_every_setting_is_described_with_its_default(name: str) -> None:
+    """A setting added, or a default changed, and not in docs/planning.md."""
+    text = (Path(__file__).parents[1] / "docs" / "planning.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+    assert row.split("|")[2].strip().strip("`") == str(PlannerConfig.model_fields[name].default)
