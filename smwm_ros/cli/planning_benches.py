@@ -225,6 +225,58 @@ def scaling(
     show_result(figures, as_json, "scaling")
 
 
+def hierarchy(
+    task: Robot = "two_room",
+    model: Model = "smwm",
+    checkpoint: Checkpoint = None,
+    pairs: Pairs = 100,
+    pair_seed: PairSeed = 0,
+    offset: Offset = 100,
+    scales: Annotated[
+        str, typer.Option(help="Samples are multiplied by these, by commas: success over compute.")
+    ] = "1",
+    cross_room: Annotated[
+        bool, typer.Option("--cross-room", help="Of the pairs, those that lead from one room to the other.")
+    ] = False,
+    flat: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it
+        typer.Option(metavar="NAME=VALUE", help="A setting of the flat planner; --set is the other's."),
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """The hierarchical planner, naive and not, beside the flat one at as many evaluations of a plan."""
+    import torch
+
+    from smwm_ros.cli.bench_hierarchy import bench_hierarchy
+    from smwm_ros.errors import ConfigError
+
+    try:
+        factors = [float(part) for part in scales.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--scales {scales}: expected numbers, separated by commas") from error
+    if not all(0 < factor <= 100 for factor in factors):
+        raise ConfigError(f"--scales {scales}: each is more than 0, and 100 at most")
+    torch.set_num_threads(1)
+    contract, loaded = _load(task, model, checkpoint)
+    with progress_bar() as bar:
+        figures = bench_hierarchy(
+            loaded,
+            _config(contract, settings or []),
+            _config(contract, flat or []),
+            pairs=pairs,
+            offset=offset,
+            seed=pair_seed,
+            scales=factors,
+            cross_room=cross_room,
+            watch=lambda what, total: _step(bar, what, total),
+        )
+    if not as_json:
+        for row in figures.pop("rows"):
+            show_result(row, False, f"{row.pop('planner')}, samples x {row.pop('scale'):g}")
+    show_result(figures, as_json, f"hierarchy: {contract.name}")
+
+
 def _step(bar: Progress, what: str, total: int) -> Callable[[int], None]:
     """Begin to tell people of some work; what is done goes to the result."""
     shown = bar.add_task(what, total=total)
