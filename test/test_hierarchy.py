@@ -225,7 +225,7 @@ def test_macro_actions_learn_where_actions_lead(reacher: Contract) -> None:
     torch.manual_seed(0)
     part = MacroActions(latent=1, block=2, size=2, longest=3, hidden=64, bank=64)
     stage = MacroStage(random_walks(), part)
-    fit(stage, StageConfig(steps=400, batch=128, learning_rate=3e-3), 0, "cpu", lambda *_: None)
+    fit(stage, StageConfig(steps=200, batch=64, learning_rate=5e-3), 0, "cpu", lambda *_: None)
     model = WorldModel(load_model_config("smwm"), reacher)
     model.dynamics = Sum()
     figures = stage.finish(model, np.random.default_rng(0))

@@ -22,6 +22,7 @@ for _command in (
     planning_benches.deadline,
     planning_benches.delay,
     planning_benches.scaling,
+    planning_benches.hierarchy,
 ):
     app.command()(_command)
 

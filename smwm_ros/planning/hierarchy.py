@@ -70,8 +70,10 @@ class _Course:
     """Where the actions are to lead: the first predicted latent, or the goal itself."""
     nearest: Float[Tensor, " problems"]
     """The least distance to it so far, in model steps."""
+    cost: Float[Tensor, " problems"]
+    """What the macro-actions promise of the goal; NaN where none were searched."""
     ticks: Tensor
-    """Since it was chosen."""
+    """Since the waypoint was chosen."""
 
 
 class HierarchicalPlanner:
@@ -136,34 +138,36 @@ class HierarchicalPlanner:
         delay: int = 0,
     ) -> PlanResult:
         """
-        See :class:`smwm_ros.planning.mpc.Planner`; the cost is that of reaching the waypoint.
+        See :class:`smwm_ros.planning.mpc.Planner`.
 
-        The evaluations are those of both predictors. A delay counts for the actions alone: a waypoint is far
-        enough away.
+        The cost is always that of the goal: by the macro-actions on the way to it, by the actions once it is
+        within reach. The evaluations are those of both predictors. A delay counts for the actions alone: a
+        waypoint is far enough away.
         """
         deadline = Deadline(self.config.time_budget)
         start = check_latents(self._checkpoint, "latent", latents)
         goal = check_latents(self._checkpoint, "goal", goals)
         with torch.inference_mode():
-            waypoints, evaluations = self._steer(
-                start, goal, self.config.replan if elapsed is None else elapsed
-            )
-        result = self._low.plan_batch(latents, waypoints.cpu().numpy(), elapsed, delay)
+            course, evaluations = self._steer(start, goal, self.config.replan if elapsed is None else elapsed)
+        result = self._low.plan_batch(latents, course.waypoint.cpu().numpy(), elapsed, delay)
+        promised = course.cost.double().cpu().numpy()
         return replace(
             result,
+            cost=np.where(np.isnan(promised), result.cost, promised),
             evaluations=evaluations + result.evaluations,
             seconds=deadline.elapsed,
             slack=deadline.slack,
         )
 
-    def _steer(self, start: Tensor, goal: Tensor, elapsed: int) -> tuple[Tensor, int]:
-        """Choose waypoints anew where that is due; return all, and the evaluations it took, per problem."""
+    def _steer(self, start: Tensor, goal: Tensor, elapsed: int) -> tuple[_Course, int]:
+        """Choose waypoints anew where that is due; return the evaluations it took, per problem, as well."""
         course = self._course
         if course is None or len(course.waypoint) != len(start):
             course = _Course(
                 self._part.bank.mean(0).expand(len(start), self.config.macros, -1).clone(),
                 goal.clone(),
                 start.new_full((len(start),), torch.inf),
+                start.new_full((len(start),), torch.nan),
                 torch.zeros(len(start), dtype=torch.int64, device=start.device),
             )
             due = torch.ones(len(start), dtype=torch.bool, device=start.device)
@@ -175,14 +179,14 @@ class HierarchicalPlanner:
             course.nearest = torch.minimum(course.nearest, distance)
         self._course = course
         there = self._distance(start, goal) < ARRIVED
-        course.waypoint[there] = goal[there]
+        course.waypoint[there], course.cost[there] = goal[there], torch.nan
         due &= ~there
         if not due.any():
-            return course.waypoint, 0
+            return course, 0
         evaluations = self._search(course, due, start[due], goal[due])
         course.ticks[due] = 0
         course.nearest[due] = self._distance(start, course.waypoint)[due]
-        return course.waypoint, evaluations
+        return course, evaluations
 
     def _search(self, course: _Course, due: Bool[Tensor, " problems"], start: Tensor, goal: Tensor) -> int:
         """Search for macro-actions from some starts to their goals; return the evaluations, per problem."""
@@ -219,6 +223,7 @@ class HierarchicalPlanner:
         # The start or the first waypoint is the nearest of all: one does not have to go anywhere else first.
         within_reach = (away.argmin(-1) <= 1) | (away[:, 1] < ARRIVED)
         course.macros[due] = solution.actions
+        course.cost[due] = torch.where(within_reach, torch.nan, solution.cost)
         course.waypoint[due] = torch.where(within_reach[:, None], goal, path[:, 1])
         return (solution.sequences + 1) * config.macros
 
