@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -91,8 +91,13 @@ def planning(
         show_result({"tasks": results, "peer": results[names[0]]["peer"]}, True)
     else:
         for name, result in results.items():
-            for entrant, figures in result["planners"].items():
-                show_result(figures or {"peer": result["peer"]}, False, f"{name}: {entrant}")
+            rows = {
+                entrant: f"{_rates(figures)}; {_time(figures)}, {figures['predictor_evaluations']} evaluations"
+                if figures
+                else result["peer"]
+                for entrant, figures in result["planners"].items()
+            }
+            show_result({**rows, "random": _rates(result["random"])}, False, name)
 
 
 def peer(
@@ -192,7 +197,15 @@ def delay(
             seed=pair_seed,
             progress=_step(bar, "reaching goals", pairs * (1 + 2 * len(delays))),
         )
-    show_result(figures, as_json, "delay")
+    if as_json:
+        show_result(figures, True)
+        return
+    rows = {
+        f"{row['ms']:g} ms, {name}": _rates(row[name])
+        for row in figures["by_delay"]
+        for name in ("with", "without")
+    }
+    show_result({"no delay": _rates(figures["undelayed"]), **rows}, False, "with and without compensation")
 
 
 def scaling(
@@ -208,7 +221,7 @@ def scaling(
     as_json: Json = False,
 ) -> None:
     """Time of a plan as samples, horizon and robots grow."""
-    from smwm_ros.cli.bench_scaling import bench_scaling, plot_scaling
+    from smwm_ros.cli.bench_scaling import GROWTH, bench_scaling, plot_scaling
 
     contract, loaded = _load(task, model, checkpoint, device)
     with progress_bar() as bar:
@@ -222,7 +235,15 @@ def scaling(
         )
     if plot:
         plot_scaling(figures, plot)
-    show_result(figures, as_json, "scaling")
+    if as_json:
+        show_result(figures, True)
+        return
+    rows = {
+        f"{what} {row['value']}": f"{_time(row)}, floor {row['floor_ms']:.3g} ms"
+        for what in GROWTH
+        for row in figures[what]
+    }
+    show_result(rows, False, "time of a plan")
 
 
 def hierarchy(
@@ -281,6 +302,19 @@ def _step(bar: Progress, what: str, total: int) -> Callable[[int], None]:
     """Begin to tell people of some work; what is done goes to the result."""
     shown = bar.add_task(what, total=total)
     return lambda done: bar.update(shown, completed=done)
+
+
+def _rates(figures: Mapping[str, Any]) -> str:
+    last = figures["success_last"]
+    return f"{figures['success_any']} % reached it ({_span(figures['interval'])}), {last} % there at the end"
+
+
+def _time(figures: Mapping[str, Any]) -> str:
+    return f"{figures['plan_ms']:.3g} ms ({_span(figures['plan_ms_quartiles'])})"
+
+
+def _span(ends: Sequence[float]) -> str:
+    return " to ".join(f"{end:.3g}" for end in ends)
 
 
 def _load(robot: str, model: str, checkpoint: Path | None, device: str = "cpu") -> tuple[Contract, Loaded]:
