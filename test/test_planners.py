@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from checkpoints import information
 
 from smwm_ros.contract import Contract, load_contract
-from smwm_ros.errors import ConfigError
+from smwm_ros.errors import ConfigError, PlanningError
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.mpc import MPC, Planner
 from smwm_ros.planning.planners import make_planner, planner_config
 
@@ -61,9 +63,28 @@ def test_wrong_settings_are_told_with_their_source(
     assert str(refusal.value).startswith(said)
 
 
-def test_flat_is_the_search() -> None:
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
     config = load_model_config("smwm")
-    checkpoint = Checkpoint(information(config, REACHER), WorldModel(config, REACHER), "none")
+    return Checkpoint(information(config, REACHER), WorldModel(config, REACHER), "none")
+
+
+def test_a_constraint_that_raises_is_an_error_of_planning(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pins that a user's plugin cannot end in a traceback that names nothing of it."""
+
+    def failing(imagined: Imagined) -> Any:
+        raise ZeroDivisionError("a plugin's")
+
+    monkeypatch.setattr("smwm_ros.planning.mpc.find_constraint", lambda name: failing)
+    planner = make_planner(checkpoint, PlannerConfig(constraint="mine"))
+    nothing = np.zeros(checkpoint.latent_size, np.float32)
+    with pytest.raises(PlanningError, match="the constraint failed: ZeroDivisionError"):
+        planner.plan(nothing, nothing)
+
+
+def test_flat_is_the_search(checkpoint: Checkpoint) -> None:
     planner = make_planner(checkpoint, PlannerConfig())
     assert isinstance(planner, MPC)
     assert isinstance(planner, Planner)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smwm_ros.errors import ConfigError
+from smwm_ros.errors import ConfigError, PlanningError
 from smwm_ros.planning.imagined import Imagined
 
 Costs = Float[Tensor, "problems samples"]
@@ -109,7 +109,10 @@ class Objective:
                 self._scales[name] = goal.std(1, keepdim=True) / spread
             total = total + weight * self._scales[name] * values
         if self._constraint is not None:
-            added = self._constraint(imagined)
+            try:
+                added = self._constraint(imagined)
+            except Exception as error:
+                raise PlanningError(f"the constraint failed: {error!r}") from error
             if added.shape != goal.shape:
                 raise ConfigError(
                     f"the constraint returned a cost of shape {tuple(added.shape)}, expected one number for "

@@ -15,18 +15,20 @@ from robot import write_contract
 from toy import ToyModel, ToyPlanner
 
 from smwm_ros.contract import load_contract
-from smwm_ros.errors import ConfigError
+from smwm_ros.errors import ConfigError, PlanningError
 from smwm_ros.nodes.planner_node import PlannerNode
 from smwm_ros.planning.config import PlannerConfig
 
 
 @contextmanager
-def planner(contract: Path | str, *given: str) -> Iterator[PlannerNode]:
+def planner(
+    contract: Path | str, *given: str, make: Callable[..., Any] = ToyPlanner
+) -> Iterator[PlannerNode]:
     """Make a planner node with parameters as they are given on a command line."""
     parameters = [text for one in (f"contract:={contract}", *given) for text in ("-p", one)]
     rclpy.init(args=["--ros-args", *parameters, "-p", "checkpoint:=toy"])
     try:
-        node = PlannerNode("planner", planner=ToyPlanner, load=lambda *_: ToyModel(load_contract(contract)))
+        node = PlannerNode("planner", planner=make, load=lambda *_: ToyModel(load_contract(contract)))
         yield node
         node.shut_down()
         node.destroy_node()
@@ -92,3 +94,17 @@ def test_a_contract_that_is_not_there_is_told_when_the_node_is_configured() -> N
         assert node.value("samples") == PlannerConfig().samples
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert "cannot read the robot contract" in node.failure
+
+
+def test_a_plugin_that_fails_from_the_first_plan_on_keeps_the_node_from_starting(
+    contract: Callable[..., Path],
+) -> None:
+    """Before any goal, and with its reason: the node plans once when it is configured."""
+
+    class Failing(ToyPlanner):
+        def plan(self, *_: Any, **__: Any) -> Any:
+            raise PlanningError("the constraint failed: ZeroDivisionError('a plugin's')")
+
+    with planner(contract(), make=Failing) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.failure.startswith("the constraint failed")
