@@ -194,7 +194,7 @@ def _figures(judged: Mapping[str, Any], rollouts: Rollouts, flops: int) -> dict[
 
 def plot_planning(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Draw the success of each planner over its evaluations and over its time, a row for each task."""
-    figure = Figure(figsize=(9, 3 * len(results)), layout="constrained")
+    figure = Figure(figsize=(10, 3 * len(results)), layout="constrained")
     rows = figure.subplots(len(results), 2, sharey=True, squeeze=False)
     for (task, result), row in zip(results.items(), rows, strict=True):
         for axis, key, label in zip(
@@ -203,7 +203,8 @@ def plot_planning(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             ("predictor evaluations per plan", "plan (ms)"),
             strict=True,
         ):
-            for number, (name, found) in enumerate(result["planners"].items()):
+            names = [name for name in result["planners"] if not name.startswith("peer_")]
+            for name, found in result["planners"].items():
                 # The inverse planner evaluates nothing, and has no place on a logarithmic axis.
                 if not found or not found[key]:
                     continue
@@ -214,7 +215,7 @@ def plot_planning(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
                     rate,
                     [[rate - low], [high - rate]],
                     fmt="s" if name.startswith("peer_") else "o",
-                    color=f"C{number % 10}",
+                    color=f"C{names.index(name.removeprefix('peer_')) % 10}",
                     capsize=3,
                     label=name,
                 )
@@ -222,6 +223,6 @@ def plot_planning(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             axis.set(xscale="log", xlabel=label, ylim=(-2, 102))
             axis.grid(alpha=0.3)
         row[0].set(ylabel="reached (%)", title=task)
-        row[1].legend(fontsize="small")
+        row[1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -95,6 +95,8 @@ def plot_scaling(result: Mapping[str, Any], path: Path) -> None:
         axis.fill_between(values, low, high, alpha=0.2)
         axis.plot(values, [row["floor_ms"] for row in result[what]], "k:", label="one matrix product")
         axis.set(xscale="log", yscale="log", xlabel=what, ylabel="ms")
+        axis.set_xticks(values, values)
+        axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
         axis.legend()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from smwm_ros.planning.mpc import PlanResult, alone
 SOLVERS = {"cem": "CEMSolver", "icem": "ICEMSolver", "mppi": "MPPISolver"}
 """Those that have a counterpart among our optimisers."""
 ABSENT = "not measured: give --peer-python an interpreter that has stable-worldmodel, see docs/benchmarks.md"
-ADVICE = 'its solvers need `pip install "stable-worldmodel[env]"`'
+ADVICE = 'its solvers need `pip install "stable-worldmodel[env,format]==0.1.1"`'
 
 PEER = """
 import json, os, sys, time

@@ -92,9 +92,7 @@ def planning(
     else:
         for name, result in results.items():
             rows = {
-                entrant: f"{_rates(figures)}; {_time(figures)}, {figures['predictor_evaluations']} evaluations"
-                if figures
-                else result["peer"]
+                entrant: f"{_rates(figures)}; {_time(figures)}" if figures else result["peer"]
                 for entrant, figures in result["planners"].items()
             }
             show_result({**rows, "random": _rates(result["random"])}, False, name)
