@@ -263,7 +263,7 @@ class PlannerNode(ModelNode):
             task.handle.publish_feedback(
                 ReachGoal.Feedback(
                     distance=task.pursuit.distance,
-                    subgoal=array("f", task.pursuit.goal.tobytes()),
+                    subgoal=array("f", plan.subgoal.tobytes()),
                     solve_time=plan.result.seconds,
                     surprise=task.pursuit.surprise,
                 )

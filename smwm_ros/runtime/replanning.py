@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import PlanningError
+from smwm_ros.planning.hierarchy import HierarchicalPlanner
 from smwm_ros.planning.mpc import Planner, PlanResult
 from smwm_ros.runtime.belief import Belief
 from smwm_ros.runtime.goal import Pursuit
@@ -80,6 +81,8 @@ class TimedPlan:
     """Contract units, shape (T, A)."""
     delay: int
     """Ticks from the belief to the stamp; what is played in them was settled before."""
+    subgoal: NDArray[np.float32]
+    """Latent that it heads for, shape (D,): a waypoint, or the goal."""
     result: PlanResult
     """As the planner made it: its actions begin at the belief."""
 
@@ -133,4 +136,9 @@ class Replanner:
         if not np.isfinite(result.actions).all():
             raise PlanningError("the plan is not finite: the model, or a plugin, computes nonsense")
         self._last = (pursuit, belief.stamp)
-        return TimedPlan(belief.stamp + delay * self._period, result.actions[delay:], delay, result)
+        stamp = belief.stamp + delay * self._period
+        return TimedPlan(stamp, result.actions[delay:], delay, self._subgoal(pursuit), result)
+
+    def _subgoal(self, pursuit: Pursuit) -> NDArray[np.float32]:
+        waypoints = self._planner.subgoals if isinstance(self._planner, HierarchicalPlanner) else None
+        return pursuit.goal if waypoints is None else waypoints[0]
