@@ -19,7 +19,7 @@ from smwm_ros.runtime.goal import Pursuit
 
 MEASURED = -1.0
 """As a latency: not given, but measured."""
-WINDOW = 20
+WINDOW = 9
 """Newest plans that tell how long planning takes."""
 
 

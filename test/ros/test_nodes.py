@@ -190,6 +190,25 @@ def test_missed_deadlines_are_counted_and_their_plans_are_played(robot: Robot) -
     assert (robot.statuses[-1].missed, robot.statuses[-1].iterations) == (0, 1)
 
 
+def test_what_planning_takes_is_made_up_for(robot: Robot) -> None:
+    """Pins that a slow plan is stamped for when it is there, and as many ticks after its image as it says."""
+    plans: list[msg.Plan] = []
+    listener = robot.node.create_subscription(msg.Plan, "plan", plans.append, qos.NEWEST)
+    goal = robot.goal([robot.position[0], -8.0])
+    wait_for(lambda: robot.statuses[-1].delay >= 2, "what planning took to be learned")
+    goal.handle.cancel_goal_async()
+    assert goal.result().error_code == Code.CANCELED
+    robot.node.destroy_subscription(listener)
+    delays = []
+    for plan in plans:
+        if len(plan.actions):
+            late = from_time(plan.header.stamp) - from_time(plan.evidence)
+            assert late % robot.contract.period_ns == 0
+            delays.append(late // robot.contract.period_ns)
+            assert len(plan.actions) == 2 * (10 - delays[-1])
+    assert 2 <= delays[-1] <= 5
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"latent": [0.0, float("nan")]}, {"latent": [0.0]}, {"model": "other"}],

@@ -8,6 +8,7 @@ Run as a program it is one of the nodes, with this model in place of a checkpoin
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ SPAN = 8.0
 """Positions lie within +-SPAN."""
 EDGE = 7.9
 """For goals beyond it, on the right or above, nothing can be planned; on the left or below, not in time."""
+SLOW = 0.12
+"""Seconds that a plan takes then, more than two of the reacher's ticks."""
 STEP = 0.25
 """Distance of one model step."""
 
@@ -101,7 +104,8 @@ class ToyPlanner:
             rows.append(np.clip(0.4 * (goal - position) / self.contract.period, limits.low, limits.high))
             position = position + rows[-1] * self.contract.period
         if (goal < -EDGE).any():  # no time for a round, and too late as well
-            return PlanResult(np.array(rows), np.array(np.nan), 0, 0.03, 0, -0.01)
+            time.sleep(SLOW)
+            return PlanResult(np.array(rows), np.array(np.nan), 0, SLOW, 0, -0.01)
         return PlanResult(np.array(rows), np.array(0.0), 10, 0.02, 1, 0.0)
 
 
