@@ -164,6 +164,7 @@ def test_planners_to_compare(reacher: Checkpoint) -> None:
     assert configs["default"].horizon == 8
     reference = configs["cem_300x30"]
     assert (reference.horizon, reference.cost, reference.elites, reference.std) == (5, "final", 30, 1.0)
+    assert reference.replan == 25  # all of the five steps
     light = configs["light"]
     assert (light.horizon, light.samples, light.iterations) == (8, 32, 2)
     for wrong in ("light", ":samples=3", "light:samples"):

@@ -32,7 +32,7 @@ PART = 5
 REFERENCE = PlannerConfig(
     optimiser="cem", samples=300, iterations=30, elites=30, std=1, horizon=5, cost="final"
 )
-"""CEM as in the papers of SMWM and LeWM, but with a new plan in every model step."""
+"""CEM as in the papers of SMWM and LeWM, which play all of a plan before they make the next one."""
 JUDGED = ("success_any", "interval", "success_last", "interval_last")
 
 Watch = Callable[[str, int], Callable[[int], None]]
@@ -59,9 +59,11 @@ def entrant_configs(contract: Contract, more: Sequence[str] = ()) -> dict[str, P
         ConfigError: not of that form, or no such setting.
     """
     default = planner_config(contract)
+    whole = REFERENCE.horizon * contract.block
     size = f"{REFERENCE.samples}x{REFERENCE.iterations}"
     configs = {"default": default} | {
-        f"{optimiser}_{size}": REFERENCE.model_copy(update={"optimiser": optimiser}) for optimiser in SOLVERS
+        f"{optimiser}_{size}": REFERENCE.model_copy(update={"optimiser": optimiser, "replan": whole})
+        for optimiser in SOLVERS
     }
     for text in more:
         name, sign, settings = text.partition(":")
@@ -119,7 +121,8 @@ def bench_planning(
             name: Entrant(config, make_planner(checkpoint, config, seed)) for name, config in configs.items()
         }
         for name, config in configs.items():
-            if config == REFERENCE.model_copy(update={"optimiser": config.optimiser}):
+            played = {"optimiser": config.optimiser, "replan": config.replan}
+            if config == REFERENCE.model_copy(update=played):
                 entrants[f"peer_{name}"] = (
                     Entrant(config, PeerPlanner(peer, name, checkpoint, config, seed))
                     if peer_python
