@@ -166,6 +166,20 @@ def test_plans_are_repeatable_batched_and_within_limits(reacher: Contract) -> No
     np.testing.assert_array_equal(first.subgoals[2], goals[2])
 
 
+def test_the_search_for_actions_begins_at_those_of_the_macro_action(reacher: Contract) -> None:
+    """Pins the hint: with next to no search of its own, the low level reaches the waypoint all the same."""
+    checkpoint = toy(reacher)
+    idle = CONFIG.model_copy(
+        update={"samples": 2, "elites": 2, "iterations": 1, "std": 1e-3, "cost": "final"}
+    )
+    planner = HierarchicalPlanner(checkpoint, idle)
+    plan = planner.plan_batch(np.stack([latent(0, 0)] * 2), np.stack([latent(150, 0), latent(0, -150)]))
+    assert planner.subgoals is not None
+    furthest = plan.actions.sum(1)
+    assert furthest[0, 0] >= planner.subgoals[0, 0] - 0.5 > 10
+    assert furthest[1, 1] <= planner.subgoals[1, 1] + 0.5 < -10
+
+
 def test_without_time_it_heads_for_the_goal(reacher: Contract) -> None:
     planner = HierarchicalPlanner(toy(reacher), CONFIG.model_copy(update={"time_budget": 1e-6}))
     plan = planner.plan(latent(0, 0), latent(50, 0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from smwm_ros.planning.deadline import Deadline
 from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.mpc import MPC, PlanResult, alone, check_latents
 from smwm_ros.planning.optimisers import CEM, Search
+from smwm_ros.planning.proposals import Situation
 
 SHARE = 0.3
 """Of the time budget that the search over macro-actions may take; the rest is for the actions."""
@@ -54,11 +55,15 @@ class Support:
 
     def __call__(self, macros: Macros) -> Macros:
         """Return the nearest sequences that keep to the bank."""
-        flat = (macros / self._scale).flatten(0, -2)
-        nearest = self._bank[torch.cdist(flat, self._bank / self._scale).argmin(-1)].view_as(macros)
+        nearest = self._bank[self.rows(macros)]
         residual = (macros - nearest).clamp(-self._bound, self._bound)
         residual[:, 0] = 0.0
         return (nearest + residual).clamp(self._low, self._high)
+
+    def rows(self, macros: Float[Tensor, "*batch size"]) -> Int[Tensor, "*batch"]:
+        """Return which macro-action of the bank is the nearest to each."""
+        flat = (macros / self._scale).flatten(0, -2)
+        return torch.cdist(flat, self._bank / self._scale).argmin(-1).view(macros.shape[:-1])
 
 
 @dataclass
@@ -67,7 +72,9 @@ class _Course:
 
     macros: Float[Tensor, "problems time size"]
     waypoint: Float[Tensor, "problems latent"]
-    """Where the actions are to lead: the first predicted latent, or the goal itself."""
+    """Where the actions are to lead: the end of the first macro-action, or the goal itself."""
+    actions: Float[Tensor, "problems ticks action"]
+    """What the first macro-action was encoded from, and then the mean action; in contract units."""
     nearest: Float[Tensor, " problems"]
     """The least distance to it so far, in model steps."""
     cost: Float[Tensor, " problems"]
@@ -103,7 +110,10 @@ class HierarchicalPlanner:
                 f"smwm train STORE --stage macro --set longest={config.horizon} …"
             )
         self._low = MPC(
-            checkpoint, config.model_copy(update={"time_budget": (1 - SHARE) * config.time_budget}), seed
+            checkpoint,
+            config.model_copy(update={"time_budget": (1 - SHARE) * config.time_budget}),
+            seed,
+            None if config.naive else self._begun,
         )
         self._optimiser = CEM(config.macro_iterations, max(2, round(ELITES * config.macro_samples)), keep=0.3)
         self._support = None if config.naive else Support(self._part, config.macro_residual)
@@ -166,6 +176,9 @@ class HierarchicalPlanner:
             course = _Course(
                 self._part.bank.mean(0).expand(len(start), self.config.macros, -1).clone(),
                 goal.clone(),
+                self._checkpoint.model.action_mean.expand(
+                    len(start), self._part.longest * self._checkpoint.contract.block, -1
+                ).clone(),
                 start.new_full((len(start),), torch.inf),
                 start.new_full((len(start),), torch.nan),
                 torch.zeros(len(start), dtype=torch.int64, device=start.device),
@@ -222,10 +235,27 @@ class HierarchicalPlanner:
         away = self._distance(path, goal[:, None])
         # The start or the first waypoint is the nearest of all: one does not have to go anywhere else first.
         within_reach = (away.argmin(-1) <= 1) | (away[:, 1] < ARRIVED)
+        ends = path[:, 1]
+        if self._support is not None:
+            # The bank's own actions tell more precisely where they lead, and the search can begin at them.
+            rows = self._support.rows(solution.actions[:, 0])
+            blocks = part.blocks[rows]
+            ends = model.rollout(start, blocks)[torch.arange(len(rows)), part.lengths[rows] - 1]
+            actions = blocks.view(len(rows), -1, model.action_mean.shape[0])
+            course.actions[due] = actions * model.action_std + model.action_mean
         course.macros[due] = solution.actions
         course.cost[due] = torch.where(within_reach, torch.nan, solution.cost)
-        course.waypoint[due] = torch.where(within_reach[:, None], goal, path[:, 1])
-        return (solution.sequences + 1) * config.macros
+        course.waypoint[due] = torch.where(within_reach[:, None], goal, ends)
+        return (solution.sequences + 1) * config.macros + part.longest
+
+    def _begun(self, situation: Situation) -> Float[Tensor, "problems 1 ticks action"]:
+        """Propose to go on with the actions of the first macro-action."""
+        assert self._course is not None
+        actions, ticks = self._course.actions, situation.rest.shape[1]
+        rows = (self._course.ticks[:, None] + torch.arange(ticks, device=actions.device)).clamp(
+            max=actions.shape[1] - 1
+        )
+        return actions.gather(1, rows[..., None].expand(-1, -1, actions.shape[2]))[:, None]
 
     def _distance(
         self, latents: Float[Tensor, "*#batch latent"], others: Float[Tensor, "*#batch latent"]

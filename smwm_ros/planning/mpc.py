@@ -18,7 +18,7 @@ from smwm_ros.planning.deadline import Deadline, Pace
 from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.limits import ActionLimits, Feasible
 from smwm_ros.planning.optimisers import CEM, MPPI, Choice, Gradient, Optimiser, Search
-from smwm_ros.planning.proposals import Situation, propose
+from smwm_ros.planning.proposals import Proposal, Situation, propose, together
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,17 @@ class Planner(Protocol):
 class MPC:
     """The flat planner: a search over action sequences, in the world model, warm-started by its last plan."""
 
-    def __init__(self, checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0, more: Proposal | None = None
+    ) -> None:
         """
         Prepare to plan with a checkpoint.
+
+        Args:
+            checkpoint: of the world model.
+            config: all settings.
+            seed: of the search's samples.
+            more: where the search begins besides what the configuration proposes.
 
         Raises:
             ConfigError: ``replan`` is longer than the horizon, or a setting needs what the checkpoint, or
@@ -109,7 +117,8 @@ class MPC:
         self._limits = ActionLimits.of(checkpoint.contract, checkpoint.device)
         self._optimiser = make_optimiser(config)
         self._constraint = find_constraint(config.constraint)
-        self._propose = propose(config.proposals, checkpoint, config.horizon)
+        named = propose(config.proposals, checkpoint, config.horizon)
+        self._propose = named if more is None else together(named, more)
         self._pace = Pace(
             config.time_budget, config.iterations, min(config.samples, 2 * config.elites), config.samples
         )

@@ -115,7 +115,11 @@ def propose(names: str, checkpoint: Checkpoint, horizon: int) -> Proposal:
     Raises:
         ConfigError: unknown, or the checkpoint has not been trained for it.
     """
-    parts = [_find(name, checkpoint, horizon) for name in names.split("+")]
+    return together(*(_find(name, checkpoint, horizon) for name in names.split("+")))
+
+
+def together(*parts: Proposal) -> Proposal:
+    """Propose what each of some proposals does."""
     return lambda situation: torch.cat([part(situation) for part in parts], dim=1)
 
 
