@@ -19,7 +19,7 @@ class GoalInverse(nn.Module):
     """
 
     def __init__(
-        self, *, latent: int, block: int, hidden: int = 512, layers: int = 3, reach: int = 12
+        self, *, latent: int, block: int, hidden: int = 256, layers: int = 3, reach: int = 12
     ) -> None:
         """
         Build the layers.

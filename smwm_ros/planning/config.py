@@ -45,8 +45,11 @@ class PlannerConfig(Settings):
     """Weight, relative to the goal's cost, of changes from tick to tick."""
     constraint: str = ""
     """Entry point of the group smwm_ros.costs: a cost of an installed package, added; empty: none."""
-    proposals: str = "warm_start"
-    """Where the search begins: one or several, joined by +, of zero, warm_start, inverse, bank."""
+    proposals: str = "auto"
+    """
+    Where the search begins: zero, warm_start, inverse, bank, or several of them, joined by +. auto:
+    warm_start, and inverse where the checkpoint has been trained for it.
+    """
     replan: Annotated[int, Field(ge=1, le=1000)] = 5
     """Control ticks played before the next plan."""
     macros: Annotated[int, Field(ge=1, le=50)] = 4

@@ -108,13 +108,15 @@ def propose(names: str, checkpoint: Checkpoint, horizon: int) -> Proposal:
     Add proposals up.
 
     Args:
-        names: joined by +.
+        names: joined by +, or auto; see :class:`smwm_ros.planning.config.PlannerConfig`.
         checkpoint: of the model that proposes, where it does.
         horizon: H, model steps that a sequence is long.
 
     Raises:
         ConfigError: unknown, or the checkpoint has not been trained for it.
     """
+    if names == "auto":
+        names = "warm_start+inverse" if "proposal" in checkpoint.parts else "warm_start"
     return together(*(_find(name, checkpoint, horizon) for name in names.split("+")))
 
 
@@ -132,4 +134,4 @@ def _find(name: str, checkpoint: Checkpoint, horizon: int) -> Proposal:
         return Inverse(checkpoint)
     if name == "bank":
         return Bank(checkpoint, horizon)
-    raise ConfigError(f"proposal {name!r} is unknown; there are zero, warm_start, inverse and bank")
+    raise ConfigError(f"proposal {name!r} is unknown; there are zero, warm_start, inverse, bank and auto")

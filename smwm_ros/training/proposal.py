@@ -17,7 +17,7 @@ from smwm_ros.training.stages import Recorded, StageConfig
 class ProposalConfig(StageConfig):
     """How it is trained, and its size."""
 
-    hidden: Annotated[int, Field(ge=1)] = 512
+    hidden: Annotated[int, Field(ge=1)] = 256
     layers: Annotated[int, Field(ge=1)] = 3
     reach: Annotated[int, Field(ge=1)] = 12
     """Most model steps from start to goal."""

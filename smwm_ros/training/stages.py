@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 class StageConfig(Settings):
     """How any stage is trained."""
 
-    steps: Annotated[int, Field(ge=1)] = 6000
+    steps: Annotated[int, Field(ge=1)] = 4000
     batch: Annotated[int, Field(ge=2)] = 512
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
