@@ -9,6 +9,7 @@ from checkpoints import information
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smwm_ros.cli.bench_hierarchy import WITHIN, matched
 from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
@@ -246,6 +247,17 @@ def test_macro_actions_learn_where_actions_lead(reacher: Contract) -> None:
     assert figures["val_macro_error_3"] < 0.3  # a walk of six ticks goes 2.4 far
     torch.testing.assert_close(part.encode(part.blocks, part.lengths), part.bank, atol=1e-5, rtol=1e-4)
     assert set(part.lengths.tolist()) == {1, 2, 3}
+
+
+def test_the_flat_planner_gets_as_many_evaluations(reacher: Contract) -> None:
+    """Pins that the comparison is at equal compute, whatever horizon and proposals the flat planner has."""
+    checkpoint = toy(reacher)
+    flat = PlannerConfig(horizon=8, iterations=3, proposals="warm_start+zero", samples=64, elites=8)
+    for wanted in (300, 5000):
+        found = matched(checkpoint, flat, wanted)
+        made = make_planner(checkpoint, found).plan(latent(0, 0), latent(1, 0)).evaluations
+        assert abs(made / wanted - 1) <= WITHIN
+        assert found.elites == max(2, round(found.samples / 8))
 
 
 def test_bad_input_is_refused(reacher: Contract) -> None:
