@@ -36,7 +36,7 @@ class MacroConfig(StageConfig):
 class MacroStage:
     """Waypoints of an episode, macro-actions of any length apart, are predicted from the first one."""
 
-    WAYPOINTS = 3
+    WAYPOINTS = 2
     """Macro-actions that follow one another, each from where the last one is predicted to end."""
 
     def __init__(self, recorded: Recorded, module: MacroActions) -> None:
