@@ -29,7 +29,7 @@ def play(
     Args:
         parameters: of the player.
         ros_arguments: what follows ``--ros-args`` on a node's command line, such as remaps.
-        look: called now and then with the node; also once before the first message.
+        look: called now and then with the node, at least once.
 
     Returns:
         See :meth:`PlayerNode.result`; and ``interrupted``, whether Ctrl-C ended it.
@@ -55,9 +55,10 @@ def play(
         if not node.bring_up():
             raise DataError(node.failure)
         try:
+            look(node)  # also where a short bag is over already
             while not node.finished.done():
-                look(node)
                 executor.spin_once(LOOK)
+                look(node)
         except KeyboardInterrupt:
             interrupted = True
         node.stop()
