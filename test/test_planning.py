@@ -329,6 +329,10 @@ def test_a_late_plan_goes_on_with_the_last_one_until_it_is_there(integrator: Che
     np.testing.assert_allclose(second.actions.sum(0), [-3, 0], atol=0.2)
     with pytest.raises(ConfigError, match="raise horizon"):
         mpc.plan(latent(0, 0), latent(1, 0), delay=10)
+    mpc._safe = torch.tensor([0.25, -0.5])
+    mpc.reset()
+    first = mpc.plan(latent(0, 0), latent(3, 0), delay=2)
+    np.testing.assert_allclose(first.actions[:2], [[0.25, -0.5]] * 2, err_msg="the safe action is in force")
 
 
 def test_a_plan_without_time_is_the_rest_of_the_last_one(integrator: Checkpoint) -> None:

@@ -115,6 +115,7 @@ class MPC:
         self.config = config
         self._checkpoint = checkpoint
         self._limits = ActionLimits.of(checkpoint.contract, checkpoint.device)
+        self._safe = torch.from_numpy(checkpoint.contract.action.safe_values).float().to(checkpoint.device)
         self._optimiser = make_optimiser(config)
         self._constraint = find_constraint(config.constraint)
         named = propose(config.proposals, checkpoint, config.horizon)
@@ -168,6 +169,8 @@ class MPC:
                     f"a delay of {delay} ticks leaves nothing of a plan of {ticks}; raise horizon"
                 )
             settled = situation.rest[:, :delay]
+            if situation.previous is None:
+                settled = self._safe.expand_as(settled)  # without a plan, the robot does this
         feasible = Feasible(self._limits, situation.previous, settled)
         objective = Objective(
             self._goal_cost(),
