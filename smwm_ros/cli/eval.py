@@ -30,6 +30,10 @@ def evaluate(
     through_ros: Annotated[
         bool, typer.Option("--through-ros", help="Through the nodes over DDS, in lock-step.")
     ] = False,
+    planner: Annotated[
+        Optional[str],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="flat, hierarchical or inverse: as --set planner=…", show_default=False),
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +54,8 @@ def evaluate(
     path = checkpoint or checkpoint_path(contract.name, model)
     loaded = load_checkpoint(path)
     loaded.require(contract)
-    config = planner_config(contract, override({}, settings or []), "--set")
+    chosen = {"planner": planner} if planner else {}
+    config = planner_config(contract, override(chosen, settings or []), "--set")
     # Not every task has distractors: say so only when they are wanted.
     options = {"distractors": True} if distractors else {}
     with make_task(contract, **options) as robot, progress_bar() as bar:
