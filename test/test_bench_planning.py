@@ -26,7 +26,7 @@ from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.mpc import Planner, PlanResult
 from smwm_ros.resources import checkpoint_path
 
-TINY = PlannerConfig(samples=8, elites=4, iterations=1)
+TINY = PlannerConfig(samples=8, elites=4, iterations=1, proposals="warm_start")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,9 @@ def test_planners_on_the_same_pairs(
     reacher: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A planner with the reference's settings has a peer, which is left out when there is none."""
-    small = PlannerConfig(optimiser="cem", samples=6, elites=3, iterations=2, horizon=2)
+    small = TINY.model_copy(
+        update={"optimiser": "cem", "samples": 6, "elites": 3, "iterations": 2, "horizon": 2}
+    )
     monkeypatch.setattr(bench_planning, "REFERENCE", small)
     monkeypatch.setattr(bench_planning, "PART", 2)
     mppi = small.model_copy(update={"optimiser": "mppi"})
@@ -193,7 +195,12 @@ def test_planners_on_the_same_pairs(
     assert planners["peer_cem"] is None
     assert planners["cem"]["predictor_evaluations"] == 2 * 2 * (6 + 1)
     assert planners["default"]["predictor_evaluations"] == 3 * (8 + 1)
-    assert planners["default"]["settings"] == {"samples": 8, "elites": 4, "iterations": 1}
+    assert planners["default"]["settings"] == {
+        "samples": 8,
+        "elites": 4,
+        "iterations": 1,
+        "proposals": "warm_start",
+    }
     low, high = planners["cem"]["plan_ms_quartiles"]
     assert 0 < low <= planners["cem"]["plan_ms"] <= high
     plans = 3 * 2  # of 8 ticks, one every 5

@@ -30,7 +30,14 @@ from smwm_ros.tasks import RobotTask, make_task
 PART = 5
 """Pairs that a planner works on before it is the next one's turn."""
 REFERENCE = PlannerConfig(
-    optimiser="cem", samples=300, iterations=30, elites=30, std=1, horizon=5, cost="final"
+    optimiser="cem",
+    samples=300,
+    iterations=30,
+    elites=30,
+    std=1,
+    horizon=5,
+    cost="final",
+    proposals="warm_start",
 )
 """CEM as in the papers of SMWM and LeWM, which play all of a plan before they make the next one."""
 JUDGED = ("success_any", "interval", "success_last", "interval_last")
