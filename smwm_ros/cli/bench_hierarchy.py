@@ -28,7 +28,7 @@ Watch = Callable[[str, int], Callable[[int], None]]
 
 
 @dataclass
-class Counted:
+class Counted(Planner):
     """A planner, and the evaluations of each of its plans."""
 
     planner: Planner
@@ -38,18 +38,6 @@ class Counted:
         """See :class:`Planner`."""
         self.planner.reset()
 
-    def plan(
-        self,
-        latent: NDArray[np.float32],
-        goal: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """See :class:`Planner`."""
-        result = self.planner.plan(latent, goal, elapsed, delay)
-        self.evaluations.append(result.evaluations)
-        return result
-
     def plan_batch(
         self,
         latents: NDArray[np.float32],
@@ -58,7 +46,9 @@ class Counted:
         delay: int = 0,
     ) -> PlanResult:
         """See :class:`Planner`."""
-        return self.planner.plan_batch(latents, goals, elapsed, delay)
+        result = self.planner.plan_batch(latents, goals, elapsed, delay)
+        self.evaluations.append(result.evaluations)
+        return result
 
 
 def bench_hierarchy(

@@ -17,7 +17,7 @@ from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.limits import ActionLimits
-from smwm_ros.planning.mpc import PlanResult, alone
+from smwm_ros.planning.mpc import Planner, PlanResult
 
 SOLVERS = {"cem": "CEMSolver", "icem": "ICEMSolver", "mppi": "MPPISolver"}
 """Those that have a counterpart among our optimisers."""
@@ -169,7 +169,7 @@ def start_solvers(
         yield peer
 
 
-class PeerPlanner:
+class PeerPlanner(Planner):
     """
     One of the peer's solvers as a :class:`smwm_ros.planning.mpc.Planner`, with the peer's own defaults.
 
@@ -200,16 +200,6 @@ class PeerPlanner:
     def reset(self) -> None:
         """Forget the last plan."""
         self._last = None
-
-    def plan(
-        self,
-        latent: NDArray[np.float32],
-        goal: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """See :class:`smwm_ros.planning.mpc.Planner`."""
-        return alone(self.plan_batch(latent[None], goal[None], elapsed, delay))
 
     def plan_batch(
         self,

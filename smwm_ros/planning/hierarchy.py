@@ -17,7 +17,7 @@ from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.costs import COSTS
 from smwm_ros.planning.deadline import Deadline
 from smwm_ros.planning.imagined import Imagined
-from smwm_ros.planning.mpc import MPC, PlanResult, alone, check_latents
+from smwm_ros.planning.mpc import MPC, Planner, PlanResult, check_latents
 from smwm_ros.planning.optimisers import CEM, Search
 from smwm_ros.planning.proposals import Situation
 
@@ -83,7 +83,7 @@ class _Course:
     """Since the waypoint was chosen."""
 
 
-class HierarchicalPlanner:
+class HierarchicalPlanner(Planner):
     """
     A search over macro-actions finds a waypoint on the way to the goal, and :class:`MPC` goes there.
 
@@ -129,16 +129,6 @@ class HierarchicalPlanner:
         """Forget the last plan and its waypoint."""
         self._course = None
         self._low.reset()
-
-    def plan(
-        self,
-        latent: NDArray[np.float32],
-        goal: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """See :class:`smwm_ros.planning.mpc.Planner`."""
-        return alone(self.plan_batch(latent[None], goal[None], elapsed, delay))
 
     def plan_batch(
         self,

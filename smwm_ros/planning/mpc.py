@@ -56,6 +56,8 @@ class Planner(Protocol):
         delay: int = 0,
     ) -> PlanResult:
         """Plan from one latent towards one goal, both of shape (D,); see :meth:`plan_batch`."""
+        result = self.plan_batch(latent[None], goal[None], elapsed, delay)
+        return replace(result, actions=result.actions[0], cost=np.asarray(result.cost[0]))
 
     def plan_batch(
         self,
@@ -82,7 +84,7 @@ class Planner(Protocol):
         """
 
 
-class MPC:
+class MPC(Planner):
     """The flat planner: a search over action sequences, in the world model, warm-started by its last plan."""
 
     def __init__(
@@ -129,16 +131,6 @@ class MPC:
     def reset(self) -> None:
         """Forget the last plan: the next one starts cold."""
         self._last = None
-
-    def plan(
-        self,
-        latent: NDArray[np.float32],
-        goal: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """See :class:`Planner`."""
-        return alone(self.plan_batch(latent[None], goal[None], elapsed, delay))
 
     def plan_batch(
         self,
@@ -238,11 +230,6 @@ def make_optimiser(config: PlannerConfig) -> Optimiser:
     if config.optimiser == "cem":
         return CEM(config.iterations, config.elites)
     return CEM(config.iterations, config.elites, config.noise_exponent, config.keep)
-
-
-def alone(result: PlanResult) -> PlanResult:
-    """Return the plan of the only problem of a batch."""
-    return replace(result, actions=result.actions[0], cost=np.asarray(result.cost[0]))
 
 
 def check_latents(checkpoint: Checkpoint, what: str, values: NDArray[np.float32]) -> Tensor:
