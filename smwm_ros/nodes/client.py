@@ -195,6 +195,11 @@ class RobotClient:
         if simulated:
             self.wait_until(self._reset.service_is_ready, timeout, "service 'sim/reset'")
         self.wait_until(lambda: self.belief is not None, timeout, "belief")
+        # DDS may have connected this process to the beliefs before it has the planner.
+        self.wait_until(self._planner_has_a_belief, timeout, "belief at the planner")
+
+    def _planner_has_a_belief(self) -> bool:
+        return self.status is not None and self.status.state != PlannerStatus.WAITING
 
     def reset(self, state: NDArray[np.float64] | None = None, seed: int = 0, timeout: float = 10.0) -> int:
         """

@@ -115,7 +115,7 @@ class PlannerNode(ModelNode):
         # Whose goal it is, plans and report are changed by both threads.
         self._lock = threading.RLock()
         self._worker = Worker[tuple[Task, Belief, float]]("planner", self._plan)
-        self._report.begin(msg.PlannerStatus.IDLE, "waiting for a belief")
+        self._report.begin(msg.PlannerStatus.WAITING, "waiting for a belief")
 
     def stop(self) -> None:
         """End the goal, which stops the robot."""
@@ -175,7 +175,7 @@ class PlannerNode(ModelNode):
             self.fault("dropped.belief", "belief is not finite")
             return
         first, self._belief = self._belief is None, belief
-        if first and self._report.idle:
+        if first and self._report.waiting:
             self._report.begin(msg.PlannerStatus.IDLE, "waiting for a goal")
         if self._task is not None:
             self._observe(belief, self._now(), arrival)

@@ -29,9 +29,9 @@ class PlannerReport:
         self._status = msg.PlannerStatus()
 
     @property
-    def idle(self) -> bool:
-        """Whether no goal was there yet."""
-        return self._status.state == msg.PlannerStatus.IDLE
+    def waiting(self) -> bool:
+        """Whether neither a goal nor a belief was there yet."""
+        return self._status.state == msg.PlannerStatus.WAITING
 
     def begin(self, state: int, message: str) -> None:
         """Tell of a new state, in which nothing is known of plans yet."""

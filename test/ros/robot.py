@@ -121,7 +121,7 @@ class Robot:
     @property
     def ready(self) -> bool:
         """Whether all nodes are up and hear each other."""
-        heard = bool(self.statuses) and self.statuses[-1].message == "waiting for a goal"
+        heard = bool(self.statuses) and self.statuses[-1].state == msg.PlannerStatus.IDLE
         acts = bool(self._lock_step or self.applied)
         return heard and acts and bool(self.beliefs) and self.goals.server_is_ready()
 
