@@ -13,7 +13,7 @@ from torch import Tensor
 from smwm_ros.errors import ConfigError, PlanningError
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.costs import COSTS, Cost, Objective, find_constraint
+from smwm_ros.planning.costs import COSTS, Objective, find_constraint
 from smwm_ros.planning.deadline import Deadline, Pace
 from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.limits import ActionLimits, Feasible
@@ -165,7 +165,7 @@ class MPC(Planner):
                 settled = self._safe.expand_as(settled)  # without a plan, the robot does this
         feasible = Feasible(self._limits, situation.previous, settled)
         objective = Objective(
-            self._goal_cost(),
+            COSTS[config.cost],
             {"action_consistency": config.action_consistency, "smoothness": config.smoothness},
             self._constraint,
         )
@@ -203,9 +203,6 @@ class MPC(Planner):
             solution.rounds,
             deadline.slack,
         )
-
-    def _goal_cost(self) -> Cost:
-        return COSTS[self.config.cost]
 
     def _situation(self, start: Tensor, goal: Tensor, elapsed: int) -> Situation:
         """Take the rest of the last plan, its last action repeated, and the action in force."""
