@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,13 @@ class Settings(BaseModel):
     """Settings are immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a setting, as a part of its annotation."""
+
+    name: str
 
 
 Kind = TypeVar("Kind", bound=BaseModel)

@@ -23,7 +23,7 @@ from rclpy.task import Future
 from smwm_ros.contract import Contract, load_contract
 from smwm_ros.errors import ConfigError, SmwmError
 from smwm_ros.nodes.diagnostics import Monitor
-from smwm_ros.nodes.parameters import AUTOSTART, Param, declare
+from smwm_ros.nodes.parameters import AUTOSTART, Param, Parameters
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -64,10 +64,11 @@ class SmwmNode(LifecycleNode):
             ConfigError: a parameter was given a wrong value.
         """
         super().__init__(name, **arguments)
-        declare(self, (AUTOSTART, *self.parameters))
         self.monitor = Monitor()
         self.active = False
         self._made = False  # something that cleanup must destroy
+        self.declared = Parameters(self, lambda: self._made, self._check_change, self._change)
+        self.declared.declare((AUTOSTART, *self.parameters))
         self.finished: Future[int] = Future()
         """Resolved with the exit code when the process should end; see :meth:`finish`."""
         self.failure = ""
@@ -92,6 +93,19 @@ class SmwmNode(LifecycleNode):
 
     def report(self) -> None:
         """Put into ``monitor`` what the next diagnostics should show; called once a second."""
+
+    def check_change(self, values: dict[str, Any]) -> None:
+        """
+        Say whether these values of the dynamic parameters, all of them by name, go together.
+
+        Called before a change is accepted, while the node is configured; nothing may be taken over yet.
+
+        Raises:
+            SmwmError: they do not; nothing changes, and whoever wanted it is told why.
+        """
+
+    def change(self, values: dict[str, Any]) -> None:
+        """Take over the dynamic parameters, all of them by name; called in the executor's thread."""
 
     def value(self, name: str) -> Any:
         """Return the value of a declared parameter."""
@@ -222,6 +236,22 @@ class SmwmNode(LifecycleNode):
             self.log_exception(what, error)
             return ERROR
         return SUCCESS
+
+    def _check_change(self, values: dict[str, Any]) -> None:
+        try:
+            self.check_change(values)
+        except SmwmError:
+            raise
+        except Exception as error:
+            self.log_exception("checking parameters", error)
+            raise ConfigError(f"internal error: {error!r}") from error
+
+    def _change(self, values: dict[str, Any]) -> None:
+        try:
+            self.change(values)
+        except Exception as error:
+            self.log_exception("changing parameters", error)
+            self.monitor.fault("fault.exception", f"changing parameters: {error!r}")
 
     def _let_go(self) -> TransitionCallbackReturn:
         if not self._made:

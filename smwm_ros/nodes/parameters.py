@@ -1,14 +1,15 @@
 """
 Declared parameters: each node lists its own in one table of :class:`Param`.
 
-The table is where a default, a range and a description live; ``ros2 param describe`` shows them.
+The table is where a default, a unit, a range and a description live; ``ros2 param describe`` shows them,
+and the tables of docs/nodes.md are written from it.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -23,31 +24,46 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from smwm_ros.errors import ConfigError
+from smwm_ros.errors import ConfigError, SmwmError
 
 _LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Param:
-    """One parameter of a node. Its type is that of the default."""
+    """
+    One parameter of a node. Its type is that of the default.
+
+    A node reads its parameters when it is configured, so they may be set while it is unconfigured. Two
+    kinds differ: those that may change at any time, and those that are fixed when the process starts.
+    """
 
     name: str
     default: bool | int | float | str
     description: str
-    """What it is, with its unit."""
+    unit: str = ""
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
     dynamic: bool = False
-    """May change while the node runs; otherwise it is fixed at start."""
+    """May change while the node is configured; see ``SmwmNode.change``."""
+    fixed: bool = False
+    """Read only once, when the process starts."""
+
+    @property
+    def when(self) -> str:
+        """When it may be set, in words."""
+        if self.fixed:
+            return "at the start of the process"
+        return "at any time" if self.dynamic else "while unconfigured"
 
     def descriptor(self) -> ParameterDescriptor:
-        """Return the ROS descriptor: type, range, description, read-only flag."""
-        description = self.description
-        if self.choices:
-            description += f" One of: {', '.join(self.choices)}."
-        made = ParameterDescriptor(description=description, read_only=not self.dynamic)
+        """Return the ROS descriptor: type, range, description with the unit, and when it may be set."""
+        constraints = [f"one of: {', '.join(self.choices)}"] if self.choices else []
+        made = ParameterDescriptor(
+            description=self.description + (f" Unit: {self.unit}." if self.unit else ""),
+            additional_constraints="; ".join([*constraints, f"may be set {self.when}"]),
+        )
         kind = type(self.default)
         if kind in _LARGEST and (self.low is not None or self.high is not None):
             low = kind(-_LARGEST[kind] if self.low is None else self.low)
@@ -71,8 +87,9 @@ AUTOSTART = Param(
     name="autostart",
     default=True,
     description="Configure and activate at start; otherwise wait for lifecycle transitions.",
+    fixed=True,
 )
-CONTRACT = Param(name="contract", default="", description="Path of the robot contract (YAML).")
+CONTRACT = Param(name="contract", default="", description="Path of the robot contract (YAML).", fixed=True)
 CHECKPOINT = Param(name="checkpoint", default="", description="Path of the checkpoint (.safetensors).")
 DEVICE = Param(
     name="device",
@@ -100,38 +117,112 @@ LOCK_STEP = Param(
 )
 
 
-def declare(node: Node, table: Sequence[Param]) -> None:
+class Parameters:
     """
-    Declare the parameters of a table on a node, and refuse wrong values from then on.
+    The declared parameters of a node: refuses what cannot be, and hands over what changes.
 
-    Raises:
-        ConfigError: a value given at start has the wrong type or lies outside its range.
+    Those set together, by the service ``set_parameters_atomically``, are accepted together or not at all.
     """
-    by_name = {param.name: param for param in table}
 
-    def check(changes: list[Parameter[Any]]) -> SetParametersResult:
-        for change in changes:
-            param = by_name.get(change.name)
-            reason = param.refusal(change.value) if param else None
-            if reason:
-                return SetParametersResult(successful=False, reason=reason)
-        return SetParametersResult(successful=True)
+    def __init__(
+        self,
+        node: Node,
+        configured: Callable[[], bool],
+        check: Callable[[dict[str, Any]], None],
+        change: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """
+        Watch over the parameters that will be declared.
 
-    node.add_on_set_parameters_callback(check)
-    for param in table:
-        try:
-            node.declare_parameter(param.name, param.default, param.descriptor())
-        except rclpy.exceptions.ParameterException as error:
-            raise ConfigError(f"{node.get_fully_qualified_name()}: {error}. {param.description}") from error
+        Args:
+            node: whose they are.
+            configured: whether it has read them.
+            check: raises a SmwmError if values of the dynamic parameters do not go together.
+            change: takes them over. Both get the values of all dynamic parameters, by name.
+        """
+        self.table: dict[str, Param] = {}
+        self._node = node
+        self._configured = configured
+        self._check = check
+        self._change = change
+        node.add_on_set_parameters_callback(self._judge)
+        node.add_post_set_parameters_callback(self._apply)
+
+    def declare(self, table: Sequence[Param]) -> None:
+        """
+        Declare the parameters of a table.
+
+        Raises:
+            ConfigError: a value given at start has the wrong type or lies outside its range.
+        """
+        self.table |= {param.name: param for param in table}
+        for param in table:
+            try:
+                self._node.declare_parameter(param.name, param.default, param.descriptor())
+            except rclpy.exceptions.ParameterException as error:
+                raise ConfigError(
+                    f"{self._node.get_fully_qualified_name()}: {error}. {param.description}"
+                ) from error
+
+    def _judge(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        reason = next(filter(None, map(self._refusal, changes)), "")
+        if not reason and self._dynamic(changes):
+            try:
+                self._check(self._values(changes))
+            except SmwmError as error:
+                reason = str(error)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _refusal(self, change: Parameter[Any]) -> str | None:
+        param = self.table.get(change.name)
+        if param is None:  # one of rclpy's own
+            return None
+        if reason := param.refusal(change.value):
+            return reason
+        name = self._node.get_fully_qualified_name()
+        if not self._node.has_parameter(param.name):  # it is being declared
+            return None
+        if change.value == self._node.get_parameter(param.name).value:  # tools load whole files
+            return None
+        if param.fixed:
+            return (
+                f"parameter {param.name} is read once, when the process starts; start it anew with "
+                f"-p {param.name}:={change.value}"
+            )
+        if not param.dynamic and self._configured():
+            return (
+                f"parameter {param.name} was read when the node was configured; set it while the node is "
+                f"unconfigured (ros2 lifecycle set {name} deactivate, then cleanup), or start it anew with "
+                f"-p {param.name}:={change.value}"
+            )
+        return None
+
+    def _apply(self, changes: list[Parameter[Any]]) -> None:
+        if self._dynamic(changes):
+            self._change(self._values(changes))
+
+    def _dynamic(self, changes: list[Parameter[Any]]) -> bool:
+        """Whether a node that has read its parameters is to take over others."""
+        table = self.table
+        return self._configured() and any(one.name in table and table[one.name].dynamic for one in changes)
+
+    def _values(self, changes: list[Parameter[Any]]) -> dict[str, Any]:
+        """Return the values of all dynamic parameters, as they will be."""
+        dynamic = [name for name, param in self.table.items() if param.dynamic]
+        now = {name: self._node.get_parameter(name).value for name in dynamic}
+        return now | {change.name: change.value for change in changes if change.name in now}
 
 
-def from_settings(settings: type[BaseModel], *, without: Collection[str] = ()) -> tuple[Param, ...]:
+def from_settings(
+    settings: type[BaseModel], *, without: Collection[str] = (), dynamic: Collection[str] = ()
+) -> tuple[Param, ...]:
     """
     Return a parameter for each field of a settings class, so that ranges and defaults stay in one place.
 
     Args:
         settings: fields of plain types, each with a default.
         without: fields to leave out.
+        dynamic: fields that may change while the node is configured.
     """
     made = []
     for name, field in settings.model_fields.items():
@@ -145,6 +236,8 @@ def from_settings(settings: type[BaseModel], *, without: Collection[str] = ()) -
                 name=name,
                 default=field.default,
                 description=" ".join((field.description or settings.__name__).split()),
+                unit=bounds["unit"].name if "unit" in bounds else "",
+                dynamic=name in dynamic,
                 low=low,
                 high=high,
                 choices=get_args(field.annotation) if get_origin(field.annotation) is Literal else (),

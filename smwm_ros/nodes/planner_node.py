@@ -21,7 +21,7 @@ from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
 from smwm_ros.nodes.goal_server import GoalServer
 from smwm_ros.nodes.modelled import ModelNode
-from smwm_ros.nodes.parameters import LOCK_STEP, declare
+from smwm_ros.nodes.parameters import LOCK_STEP
 from smwm_ros.nodes.planner_parameters import LATENCY, SEED, settings_of
 from smwm_ros.nodes.planner_report import PlannerReport
 from smwm_ros.nodes.process import run
@@ -76,7 +76,7 @@ class PlannerNode(ModelNode):
             arguments: see :class:`ModelNode`.
         """
         super().__init__(name, **arguments)
-        declare(self, settings_of(self.value("contract")))
+        self.declared.declare(settings_of(self.value("contract")))
         self._make_planner = planner
         self._server: GoalServer | None = None
 

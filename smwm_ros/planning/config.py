@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from smwm_ros.validation import Settings
+from smwm_ros.validation import Settings, Unit
 
 
 class PlannerConfig(Settings):
@@ -19,8 +19,8 @@ class PlannerConfig(Settings):
     macro-actions finds; inverse: what the goal-conditioned inverse model proposes."""
     optimiser: Literal["icem", "cem", "mppi", "gradient", "choice"] = "icem"
     """How the search goes; choice: only the best of the proposals."""
-    horizon: Annotated[int, Field(ge=1, le=50)] = 3
-    """H, model steps looked ahead."""
+    horizon: Annotated[int, Field(ge=1, le=50), Unit("model steps")] = 3
+    """H, how far ahead to look."""
     samples: Annotated[int, Field(ge=2, le=65536)] = 64
     """Action sequences drawn per iteration; with a time budget the most of them."""
     iterations: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -35,8 +35,8 @@ class PlannerConfig(Settings):
     """mppi: temperature, as a share of the costs' standard deviation."""
     step: Annotated[float, Field(gt=0, le=10)] = 0.3
     """gradient: size of a step, in widths of the search."""
-    std: Annotated[float, Field(gt=0, le=10)] = 0.5
-    """Width of the first iteration's noise, in standard deviations of the training actions."""
+    std: Annotated[float, Field(gt=0, le=10), Unit("standard deviations of the training actions")] = 0.5
+    """Width of the first iteration's noise."""
     cost: Literal["final", "running", "min_over_horizon", "soon"] = "running"
     """Which predicted distances to the goal count."""
     action_consistency: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -50,24 +50,24 @@ class PlannerConfig(Settings):
     Where the search begins: zero, warm_start, inverse, bank, or several of them, joined by +. auto:
     warm_start, and inverse where the checkpoint has been trained for it.
     """
-    replan: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Control ticks played before the next plan."""
-    macros: Annotated[int, Field(ge=1, le=50)] = 4
-    """hierarchical: macro-actions looked ahead."""
+    replan: Annotated[int, Field(ge=1, le=1000), Unit("control ticks")] = 5
+    """How much of a plan is played before the next one."""
+    macros: Annotated[int, Field(ge=1, le=50), Unit("macro-actions")] = 4
+    """hierarchical: how far ahead to look."""
     macro_samples: Annotated[int, Field(ge=2, le=65536)] = 256
     """hierarchical: sequences of macro-actions drawn per iteration."""
     macro_iterations: Annotated[int, Field(ge=1, le=1000)] = 4
     """hierarchical: rounds of drawing and refitting them."""
     macro_cost: Literal["final", "running", "min_over_horizon", "soon"] = "soon"
     """hierarchical: which predicted waypoints' distances to the goal count."""
-    macro_residual: Annotated[float, Field(ge=0, le=10)] = 0.3
-    """hierarchical: how far a macro-action may be from one of the training data, in standard deviations."""
-    macro_replan: Annotated[int, Field(ge=1, le=1000)] = 3
-    """hierarchical: model steps after which the waypoint is chosen anew, if nothing else demands it."""
+    macro_residual: Annotated[float, Field(ge=0, le=10), Unit("standard deviations")] = 0.3
+    """hierarchical: how far a macro-action may be from one of the training data."""
+    macro_replan: Annotated[int, Field(ge=1, le=1000), Unit("model steps")] = 3
+    """hierarchical: time after which the waypoint is chosen anew, if nothing else demands it."""
     naive: bool = False
     """hierarchical: search any macro-actions, known or not. Only a control experiment."""
-    time_budget: Annotated[float, Field(ge=0, le=60)] = 0.0
-    """Seconds for a plan; the search stops refining in time. 0: no limit."""
+    time_budget: Annotated[float, Field(ge=0, le=60), Unit("s")] = 0.0
+    """Time for a plan; the search stops refining in time. 0: no limit."""
 
     @model_validator(mode="after")
     def _enough_samples(self) -> PlannerConfig:

@@ -55,7 +55,7 @@ def test_a_robots_settings_are_the_defaults_and_what_is_given_wins(contract: Cal
         horizon = node.describe_parameter("horizon")
         assert (horizon.integer_range[0].from_value, horizon.integer_range[0].to_value) == (1, 50)
         assert "model steps" in horizon.description
-        assert horizon.read_only
+        assert "while unconfigured" in horizon.additional_constraints
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
