@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,6 +27,7 @@ from smwm_ros.stack.description import (
     load_stack_file,
     parse_settings,
 )
+from smwm_ros.stack.restarts import RestartPolicy
 from smwm_ros.stack.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,8 @@ if mode == "done":
 if mode == "die":
     time.sleep(0.3)
     sys.exit("out of memory")
+if mode == "fragile":
+    sys.exit("again")
 if mode == "orderly":
     try:
         time.sleep(60)
@@ -72,8 +76,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "fake_node.py").write_text(FAKE_NODE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
 
-    def make(mode: str, name: str = "", ends: bool = False) -> ProcessSpec:
-        return ProcessSpec(name or mode, "fake_node", {"mode": mode}, ends=ends)
+    def make(mode: str, name: str = "", **options: bool) -> ProcessSpec:
+        return ProcessSpec(name or mode, "fake_node", {"mode": mode}, **options)
 
     return make
 
@@ -248,6 +252,103 @@ def test_one_that_is_killed_is_noticed(fake, tmp_path: Path):
         os.kill(stack.processes["orderly"], signal.SIGKILL)
         with pytest.raises(StackError, match="SIGKILL"):
             watch(stack)
+
+
+def until(stack: Supervisor, condition: Callable[[], bool]) -> None:
+    """Look after the processes until something is true."""
+    for _ in range(400):
+        stack.check()
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+SOON = RestartPolicy(most=2, first=0.01)
+
+
+def test_one_that_is_killed_is_started_again(fake, tmp_path: Path):
+    """The others live on, the log goes on, and every step is told."""
+    told: list[tuple[str, str]] = []
+    specs = [fake("orderly"), fake("orderly", "other")]
+    with Supervisor(specs, logs=tmp_path, restarts=SOON, tell=lambda *event: told.append(event)) as stack:
+        stack.wait_ready(20)
+        before = stack.processes
+        os.kill(before["orderly"], signal.SIGKILL)
+        until(stack, lambda: len(told) == 2)
+        after = stack.processes
+        assert psutil.pid_exists(after["orderly"])
+    assert told[0] == ("orderly", "was ended by SIGKILL; starts again in 0.01 s (1 of 2)")
+    assert told[1] == ("orderly", "is ready again")
+    assert after["orderly"] != before["orderly"]
+    assert after["other"] == before["other"]
+    assert not psutil.pid_exists(after["orderly"])
+    assert (tmp_path / "orderly.log").read_text().count("mode orderly") == 2
+
+
+def test_one_that_dies_again_and_again_is_given_up(fake, tmp_path: Path):
+    """A crash loop must not go on unseen, and not for ever; the end tells how often it was tried."""
+    told: list[str] = []
+    with Supervisor(
+        [fake("fragile"), fake("orderly")],
+        logs=tmp_path,
+        restarts=SOON,
+        tell=lambda _, event: told.append(event),
+    ) as stack:
+        with pytest.raises(StackError, match=r"fragile ended with code 1 after 2 restarts in a row.*\n.*"):
+            watch(stack)
+        assert [event for event in told if "starts again" in event] == [
+            "ended with code 1; starts again in 0.01 s (1 of 2)",
+            "ended with code 1; starts again in 0.02 s (2 of 2)",
+        ]
+
+
+def test_a_row_of_restarts_ends_with_a_healthy_life(fake, tmp_path: Path):
+    """A node that dies once a day is not given up after ten days."""
+    told: list[str] = []
+    forgiving = RestartPolicy(most=1, first=0.01, healthy=0.0)
+    with Supervisor(
+        [fake("fragile")], logs=tmp_path, restarts=forgiving, tell=lambda _, event: told.append(event)
+    ) as stack:
+        until(stack, lambda: len([event for event in told if "(1 of 1)" in event]) == 3)
+
+
+def test_delays_double_up_to_a_limit():
+    """As documented; and no overflow after a year of restarts."""
+    policy = RestartPolicy()
+    assert [policy.delay(n) for n in (0, 1, 2, 5, 6, 7, 10_000)] == [0.5, 1, 2, 16, 30, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [(("die", "sim", False), "sim ended with code 1"), (("crash", "x", True), "x ended with code 1")],
+)
+def test_some_deaths_are_final(fake, tmp_path: Path, spec, says):
+    """A simulator's world is gone with it; and what never came up would fail the same way again."""
+    mode, name, restart = spec
+    with (
+        Supervisor([fake(mode, name, restart=restart)], logs=tmp_path, restarts=SOON) as stack,
+        pytest.raises(StackError, match=says),
+    ):
+        watch(stack)
+
+
+def test_a_node_can_be_restarted_by_hand(fake, tmp_path: Path):
+    """In good order, dead or alive, and only it."""
+    with Supervisor([fake("orderly"), fake("orderly", "other")], logs=tmp_path) as stack:
+        stack.wait_ready(20)
+        before = stack.processes
+        stack.restart("orderly")
+        stack.wait_ready(20)
+        os.kill(stack.processes["orderly"], signal.SIGKILL)
+        stack.restart("orderly")
+        stack.wait_ready(20)
+        after = stack.processes
+        with pytest.raises(StackError, match="no node planner runs here; there are orderly, other"):
+            stack.restart("planner")
+    assert after["orderly"] != before["orderly"]
+    assert after["other"] == before["other"]
+    assert (tmp_path / "orderly.log").read_text().count("in good order") == 2
 
 
 def test_one_that_may_end_is_no_fault(fake, tmp_path: Path):

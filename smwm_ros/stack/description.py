@@ -35,6 +35,8 @@ class ProcessSpec:
     namespace: str = ""
     ends: bool = False
     """Ends by itself, with exit code 0, when its work is done."""
+    restart: bool = True
+    """Can be started again when it died, and will find its place."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables to set for it, besides those that it inherits."""
 
@@ -78,6 +80,7 @@ class NodeEntry(_Part):
     stacks: Annotated[tuple[StackName, ...], Field(min_length=1)]
     needs: str | None = None
     ends: bool = False
+    restart: bool = True
     large_messages: bool = False
     parameters: dict[str, Value] = {}
 
@@ -149,6 +152,7 @@ def describe(
             },
             namespace=str(values["namespace"]),
             ends=entry.ends,
+            restart=entry.restart,
             environment=large_messages() if large and entry.large_messages else {},
         )
         for entry in entries
