@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from smwm_ros.cli import planning_benches
+from smwm_ros.cli import planning_benches, runtime_benches
 from smwm_ros.cli.options import Checkpoint, Json, Robot
 from smwm_ros.cli.output import console, progress_bar, show_result
 
@@ -23,6 +23,7 @@ for _command in (
     planning_benches.delay,
     planning_benches.scaling,
     planning_benches.hierarchy,
+    runtime_benches.faults,
 ):
     app.command()(_command)
 

@@ -1,0 +1,112 @@
+"""What an outside witness heard of a robot's commands, and what follows from it; without ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smwm_ros.contract import Contract
+
+ROUNDING = 1e-9
+"""By which a command may seem outside a limit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A message on the command topic."""
+
+    time: float
+    """Steady seconds at which it came."""
+    values: NDArray[np.float64]
+    """Contract units, shape (A,); NaN where the message had no number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Applied(Sent):
+    """An AppliedAction: what the gate says of the command that it sent."""
+
+    safe: bool
+    reason: str
+    evidence: int
+    """Stamp of the newest image behind it, in ns; 0 if there is none."""
+
+
+@dataclass(frozen=True)
+class Testimony:
+    """What was heard in some time, oldest first."""
+
+    sent: tuple[Sent, ...]
+    applied: tuple[Applied, ...]
+
+    def since(self, moment: float) -> Testimony:
+        """Return what came from a moment on, and the newest command before it."""
+        before = [note for note in self.sent if note.time < moment][-1:]
+        return Testimony(
+            (*before, *(note for note in self.sent if note.time >= moment)),
+            tuple(note for note in self.applied if note.time >= moment),
+        )
+
+    def until(self, moment: float) -> Testimony:
+        """Return what came before a moment."""
+        return Testimony(
+            tuple(note for note in self.sent if note.time < moment),
+            tuple(note for note in self.applied if note.time < moment),
+        )
+
+    def first_safe(self) -> float | None:
+        """
+        Return when the first safe action had come, steady seconds; None if there was none.
+
+        Both of its messages count: the one that says so, and the command itself.
+        """
+        for note in self.applied:
+            if note.safe:
+                commands = (s.time for s in self.sent if np.array_equal(s.values, note.values))
+                # The two come on separate topics, in any order; the robot is told once by each.
+                near = min(commands, key=lambda time: abs(time - note.time), default=note.time)
+                return max(near, note.time)
+        return None
+
+    def planned(self, after: float) -> int:
+        """Return the number of planned actions that came after a moment."""
+        return sum(not note.safe and note.time >= after for note in self.applied)
+
+    def longest_silence(self, end: float) -> float:
+        """Return the longest time without a command, in s, up to a moment in steady seconds."""
+        times = [*(note.time for note in self.sent), end]
+        return max((b - a for a, b in pairwise(times)), default=0.0)
+
+    def outside(self, contract: Contract) -> int:
+        """
+        Return the number of commands outside the contract's limits, of value or of change.
+
+        Two commands in a row may differ by ``max_change`` times one control period, however long the time
+        between them. That commands nearer to each other may differ by less is left to the gate's own tests:
+        from here, their times are not known that well.
+        """
+        action = contract.action
+        change = action.max_change * contract.period + ROUNDING
+        wild = [
+            not (note.values >= action.low - ROUNDING).all()
+            or not (note.values <= action.high + ROUNDING).all()
+            for note in self.sent
+        ]
+        jumps = [not (np.abs(b.values - a.values) <= change).all() for a, b in pairwise(self.sent)]
+        return sum(value or jump for value, jump in zip(wild, [False, *jumps], strict=True))
+
+    def oldest_evidence(self, offset: int) -> float:
+        """
+        Return the greatest age of the image behind a planned action when that came, in s; 0 without any.
+
+        Args:
+            offset: time of the images' stamps less steady time, in ns.
+        """
+        ages = [
+            note.time - (note.evidence - offset) * 1e-9
+            for note in self.applied
+            if not note.safe and note.evidence
+        ]
+        return max(ages, default=0.0)
