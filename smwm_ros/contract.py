@@ -24,7 +24,32 @@ Pixels = Annotated[int, Field(ge=8, le=8192)]
 Topic = Annotated[str, Field(pattern=r"^[~/]?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 
 ImageType = Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"]
-ImageEncoding = Literal["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
+ImageEncoding = Literal[
+    "rgb8",
+    "bgr8",
+    "rgba8",
+    "bgra8",
+    "mono8",
+    "rgb16",
+    "bgr16",
+    "rgba16",
+    "bgra16",
+    "mono16",
+    "bayer_rggb8",
+    "bayer_bggr8",
+    "bayer_gbrg8",
+    "bayer_grbg8",
+    "bayer_rggb16",
+    "bayer_bggr16",
+    "bayer_gbrg16",
+    "bayer_grbg16",
+    "yuv422",
+    "uyvy",
+    "yuv422_yuy2",
+    "yuyv",
+    "16UC1",
+    "32FC1",
+]
 CommandType = Literal[
     "std_msgs/msg/Float64MultiArray",
     "trajectory_msgs/msg/JointTrajectory",
@@ -52,6 +77,23 @@ class ImageStream(Settings):
     """Left, top, width, height in pixels; the whole image when absent."""
     size: Pixels
     """Side, in pixels, of the square the (cropped) image is resized to."""
+    depth_range: tuple[Positive, Positive] | None = None
+    """Of a depth camera: metres that are shown to the encoder as white and as black."""
+
+    @model_validator(mode="after")
+    def _range_of_depth(self) -> ImageStream:
+        depth = self.encoding in ("16UC1", "32FC1")
+        if depth != (self.depth_range is not None):
+            raise ValueError(
+                f"encoding {self.encoding} needs depth_range: [nearest, farthest], in metres"
+                if depth
+                else f"depth_range is of depth cameras (16UC1, 32FC1); the encoding is {self.encoding}"
+            )
+        if self.depth_range is not None and not self.depth_range[0] < self.depth_range[1]:
+            raise ValueError(
+                f"depth_range {list(self.depth_range)}: the nearest must be less than the farthest"
+            )
+        return self
 
     @model_validator(mode="after")
     def _crop_inside(self) -> ImageStream:
