@@ -20,6 +20,7 @@ import pytest
 
 from smwm_ros.errors import ConfigError
 from smwm_ros.stack.description import ProcessSpec, describe
+from smwm_ros.stack.restarts import RestartPolicy
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
@@ -58,6 +59,8 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             "launch.actions": {
                 n: stand_in(n) for n in ("DeclareLaunchArgument", "OpaqueFunction", "Shutdown")
             },
+            "launch.events": {},
+            "launch.events.process": {"ProcessExited": stand_in("ProcessExited")},
             "launch_ros": {},
             "launch_ros.actions": {"Node": stand_in("Node")},
             "launch_ros.parameter_descriptions": {"ParameterValue": stand_in("ParameterValue")},
@@ -71,14 +74,19 @@ def launch_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("smwm_ros.nodes.launching", None)
 
 
-def run_launch_file(stack: str, given: dict[str, str]) -> list[ProcessSpec]:
-    """Execute a launch file as `ros2 launch` does, but start nothing; return the processes it asks for."""
+def describe_launch(stack: str) -> Any:
+    """Return what a launch file returns."""
     spec = importlib.util.spec_from_file_location("launch_file", LAUNCH / f"{stack}.launch.py")
     assert spec is not None
     assert spec.loader is not None
     file = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(file)
-    description = file.generate_launch_description()
+    return file.generate_launch_description()
+
+
+def run_launch_file(stack: str, given: dict[str, str]) -> list[ProcessSpec]:
+    """Execute a launch file as `ros2 launch` does, but start nothing; return the processes it asks for."""
+    description = describe_launch(stack)
     return _with_real(description, given) if HAS_LAUNCH_ROS else _with_stand_in(description, given)
 
 
@@ -92,7 +100,10 @@ def _with_stand_in(description: Recorded, given: dict[str, str]) -> list[Process
             module=f"smwm_ros.nodes.{node.options['executable']}",
             parameters={key: value.arguments[0] for key, value in node.options["parameters"][0].items()},
             namespace=node.options["namespace"],
+            restart=node.options["respawn"],
             environment=node.options["additional_env"],
+            remappings=dict(node.options["remappings"]),
+            enclave=(node.options["ros_arguments"] or [""])[-1],
         )
         for node in nodes
     ]
@@ -101,6 +112,7 @@ def _with_stand_in(description: Recorded, given: dict[str, str]) -> list[Process
 def _with_real(description: Any, given: dict[str, str]) -> list[ProcessSpec]:
     from launch import LaunchContext  # noqa: PLC0415
     from launch.utilities import perform_substitutions  # noqa: PLC0415
+    from launch.utilities.type_utils import perform_typed_substitution  # noqa: PLC0415
     from launch_ros.utilities import evaluate_parameters  # noqa: PLC0415
 
     context = LaunchContext()
@@ -122,6 +134,9 @@ def _with_real(description: Any, given: dict[str, str]) -> list[ProcessSpec]:
                     parameters,
                     name[0][1:],
                     environment=environment,
+                    restart=perform_typed_substitution(context, node._ExecuteLocal__respawn, bool),
+                    remappings=dict(node.expanded_remapping_rules or []),
+                    enclave=(node._Node__ros_arguments or [""])[-1],
                 )
             )
     return specs
@@ -138,7 +153,7 @@ def checkpoint(tmp_path: Path) -> str:
 @pytest.mark.parametrize("lock_step", ["true", "false"])
 def test_launch_files_and_up_start_the_same(launch_modules, checkpoint: str, stack, lock_step):
     """Launch defaults that differ from the node's, or from the other way to start it."""
-    given = {"checkpoint": checkpoint, "lock_step": lock_step, "namespace": "left", "seed": "3"}
+    given = {"checkpoint": checkpoint, "lock_step": lock_step, "namespace": "left", "enclaves": "/smwm"}
     assert run_launch_file(stack, given) == describe(stack, given)
 
 
@@ -156,3 +171,20 @@ def test_a_wrong_argument_stops_the_launch(launch_modules, checkpoint: str):
     """Before anything is started."""
     with pytest.raises(ConfigError, match="lock_step: expected bool"):
         run_launch_file("sim", {"checkpoint": checkpoint, "lock_step": "maybe"})
+
+
+def exits(stack: str, name: str, checkpoint: str) -> Any:
+    """Return what a node of a launch does when its process ends; stand-ins only."""
+    start = describe_launch(stack).arguments[0][-1]
+    nodes = start.options["function"](SimpleNamespace(launch_configurations={"checkpoint": checkpoint}))
+    return next(node.options["on_exit"] for node in nodes if node.options["name"] == name)
+
+
+@pytest.mark.skipif(HAS_LAUNCH_ROS, reason="looks into the stand-ins")
+def test_the_launch_ends_with_what_cannot_be_started_again(launch_modules, checkpoint: str):
+    """Without the simulator nothing can go on; a planner that cannot live is given up, but not at once."""
+    assert type(exits("sim", "sim", checkpoint)).__name__ == "Shutdown"
+    on_exit = exits("sim", "planner", checkpoint)
+    answers = [on_exit(None, None) for _ in range(RestartPolicy.most + 1)]
+    assert answers[:-1] == [None] * RestartPolicy.most
+    assert answers[-1].options["reason"] == "planner ended"

@@ -163,6 +163,24 @@ def test_parameters_keep_their_type_on_the_command_line():
     assert type(yaml.safe_load(values["real"])) is float
 
 
+def test_simulated_robots_side_by_side_have_a_clock_each(checkpoint: str):
+    """Two simulators in lock-step on one /clock: time would jump to and fro. A real robot's is everyone's."""
+    given = {"checkpoint": checkpoint, "namespace": "/left"}
+    for spec in describe("sim", given):
+        assert "/clock:=/left/clock" in spec.ros_arguments
+        assert "__ns:=/left" in spec.ros_arguments
+    for specs in (describe("sim", {"checkpoint": checkpoint}), describe("robot", given)):
+        assert not any("/clock" in argument for spec in specs for argument in spec.ros_arguments)
+
+
+def test_each_node_has_an_enclave_of_its_own(checkpoint: str):
+    """Only the action node's may publish commands; without SROS2 nothing is said of them."""
+    specs = {s.name: s for s in describe("sim", {"checkpoint": checkpoint, "enclaves": "/robots/left/"})}
+    assert specs["action"].ros_arguments[-2:] == ["--enclave", "/robots/left/action"]
+    assert len({spec.enclave for spec in specs.values()}) == len(specs)
+    assert not any("--enclave" in spec.ros_arguments for spec in describe("sim", {"checkpoint": checkpoint}))
+
+
 def test_defaults_that_lock_step_changes_are_shown_empty():
     """A launch argument's default counts as given, and would undo lock-step's."""
     shown = {name: (default, text) for name, default, text in explain_arguments(load_stack_file(), "sim")}

@@ -66,24 +66,20 @@ def up(
     def show(name: str, text: str, style: str = "") -> None:
         console.print(Text.assemble((f"{name:>12}", colours[name]), " ", (text, style)), soft_wrap=True)
 
-    began = time.monotonic()
-    try:
-        with Supervisor(
-            specs,
-            logs=logs,
-            restarts=RestartPolicy(most=restarts) if restart else NEVER,
-            tell=lambda name, event: show(name, event, "bold"),
-        ) as running:
-            console.print(f"starting the {stack.value} stack; log files are in {running.logs}")
-            running.wait_ready(progress=lambda name: show(name, "is ready", "bold"))
-            console.print(f"up after {time.monotonic() - began:.1f} s; Ctrl-C ends it, a second one kills it")
-            try:
-                follow(running, show)
-            finally:
-                began = time.monotonic()
-                console.print(f"ending {', '.join(running.processes)} ...")
-    finally:
-        console.print(f"all ended after {time.monotonic() - began:.1f} s")
+    with Supervisor(
+        specs,
+        logs=logs,
+        restarts=RestartPolicy(most=restarts) if restart else NEVER,
+        tell=lambda name, event: show(name, event, "bold"),
+    ) as running:
+        console.print(f"starting the {stack.value} stack; log files are in {running.logs}")
+        began = time.monotonic()
+        running.wait_ready(progress=lambda name: show(name, "is ready", "bold"))
+        console.print(f"up after {time.monotonic() - began:.1f} s; Ctrl-C ends it, a second one kills it")
+        try:
+            follow(running, show)
+        finally:
+            console.print(f"ending {', '.join(running.processes)} ...")
 
 
 def follow(running: Supervisor, show: Callable[[str, str], None]) -> None:

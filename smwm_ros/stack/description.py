@@ -39,6 +39,10 @@ class ProcessSpec:
     """Can be started again when it died, and will find its place."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables to set for it, besides those that it inherits."""
+    remappings: Mapping[str, str] = field(default_factory=dict)
+    """Topics that go by another name."""
+    enclave: str = ""
+    """Where its SROS2 credentials lie in the keystore; empty: nothing is said of it."""
 
     @property
     def executable(self) -> str:
@@ -51,8 +55,12 @@ class ProcessSpec:
         arguments = ["--ros-args", "-r", f"__node:={self.name}"]
         if self.namespace:
             arguments += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
+        for name, other in self.remappings.items():
+            arguments += ["-r", f"{name}:={other}"]
         for name, value in self.parameters.items():
             arguments += ["-p", f"{name}:={json.dumps(value)}"]  # JSON is YAML with the type made plain
+        if self.enclave:
+            arguments += ["--enclave", self.enclave]
         return arguments
 
 
@@ -141,6 +149,9 @@ def describe(
             f"the {stack} stack has no node {', '.join(sorted(unknown))}; "
             f"it has {', '.join(e.name for e in entries)}"
         )
+    namespace, enclaves = str(values["namespace"]).strip("/"), str(values["enclaves"]).rstrip("/")
+    # Each simulator has a time of its own: side by side, they must not share a clock.
+    own_clock = namespace and any(entry.name == "sim" for entry in entries)
     return [
         ProcessSpec(
             name=entry.name,
@@ -150,10 +161,12 @@ def describe(
                 "use_sim_time": values["use_sim_time"],
                 **(overrides or {}).get(entry.name, {}),
             },
-            namespace=str(values["namespace"]),
+            namespace=namespace,
             ends=entry.ends,
             restart=entry.restart,
             environment=large_messages() if large and entry.large_messages else {},
+            remappings={"/clock": f"/{namespace}/clock"} if own_clock else {},
+            enclave=f"{enclaves}/{entry.name}" if enclaves else "",
         )
         for entry in entries
     ]

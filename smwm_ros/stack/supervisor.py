@@ -201,14 +201,17 @@ class Supervisor:
 
     def follow(self) -> Iterator[tuple[str, str]]:
         """Yield new log lines as (node, line), for ever; an empty pair after each look at the files."""
-        files = [(p.spec.name, p.log.open(encoding="utf-8", errors="replace")) for p in self._processes]
         with contextlib.ExitStack() as opened:
-            for _, file in files:
-                opened.enter_context(file)
+            files = {
+                p.spec.name: opened.enter_context(p.log.open(encoding="utf-8", errors="replace"))
+                for p in self._processes
+            }
+            begun = dict.fromkeys(files, "")  # lines that are half written yet
             while True:
-                for name, file in files:
-                    for line in file:
-                        yield name, line.rstrip("\n")
+                for name, file in files.items():
+                    *lines, begun[name] = (begun[name] + file.read()).split("\n")
+                    for line in lines:
+                        yield name, line
                 yield "", ""
 
     def stop(self) -> None:

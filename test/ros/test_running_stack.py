@@ -207,13 +207,34 @@ def test_up_ends_with_one_interrupt(up: subprocess.Popen[str], tmp_path: Path):
     assert (tmp_path / "bag" / "metadata.yaml").exists()
 
 
-def test_up_tells_which_node_died_and_ends_the_others(up: subprocess.Popen[str]):
-    """A stack with a hole in it must not look alive."""
+def listen_for(up: subprocess.Popen[str], text: str) -> str:
+    """Read what `smwm up` says, until a line holds a text; return that line."""
+    assert up.stderr is not None
+    said = ""
+    while line := up.stderr.readline():
+        if text in line:
+            return line
+        said += line
+    raise AssertionError(f"no {text!r} in: {said}")
+
+
+def node_process(up: subprocess.Popen[str], name: str) -> psutil.Process:
     nodes = psutil.Process(up.pid).children()
-    next(node for node in nodes if "smwm_ros.nodes.action_node" in node.cmdline()).kill()
+    return next(node for node in nodes if f"smwm_ros.nodes.{name}_node" in node.cmdline())
+
+
+def test_up_starts_a_dead_node_again_and_ends_when_the_simulator_dies(up: subprocess.Popen[str]):
+    """A planner that crashed comes back by itself; a stack with a hole in it must not look alive."""
+    node_process(up, "action").kill()
+    assert "action was ended by SIGKILL; starts again in 0.5 s (1 of 10)" in listen_for(
+        up, "action was ended"
+    )
+    listen_for(up, "action is ready again")
+    nodes = psutil.Process(up.pid).children()
+    node_process(up, "sim").kill()
     said = up.communicate()[1]
     assert up.wait(30) == 2
-    assert "action was ended by SIGKILL" in said
+    assert "sim was ended by SIGKILL" in said
     assert not psutil.wait_procs(nodes, timeout=1)[1]
 
 
