@@ -7,13 +7,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
-    """Return an MLP with ReLU between its layers and a linear output."""
+class Perceptron(nn.Sequential):
+    """
+    An MLP with ReLU between its layers and a linear output.
+
+    It computes what its modules would one after the other. For the few rows of a plan, calling seven modules
+    would take as long again as what they compute.
+    """
+
+    def forward(self, values: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        """Return the last layer's output."""
+        *hidden, last = (layer for layer in self if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            values = nn.functional.linear(values, layer.weight, layer.bias).relu_()
+        return nn.functional.linear(values, last.weight, last.bias)
+
+
+def perceptron(inputs: int, hidden: int, layers: int, outputs: int) -> Perceptron:
+    """Return an MLP of so many hidden layers of a width."""
     modules: list[nn.Module] = []
     for _ in range(layers):
         modules += [nn.Linear(inputs, hidden), nn.ReLU()]
         inputs = hidden
-    return nn.Sequential(*modules, nn.Linear(inputs, outputs))
+    return Perceptron(*modules, nn.Linear(inputs, outputs))
 
 
 def normed_perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

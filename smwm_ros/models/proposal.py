@@ -42,7 +42,9 @@ class GoalInverse(nn.Module):
         steps: Float[Tensor, "*batch"],
     ) -> Float[Tensor, "*batch block"]:
         """Return the standardised action block that leads on; ``steps`` is at least one."""
-        time = torch.stack([steps.log(), 1 / steps], dim=-1)
+        return self._act(latent, goal, _time(steps))
+
+    def _act(self, latent: Tensor, goal: Tensor, time: Tensor) -> Tensor:
         return self.action(torch.cat([latent, goal - latent, time], dim=-1))
 
     def unroll(
@@ -63,8 +65,14 @@ class GoalInverse(nn.Module):
             steps: model steps until then; beyond them it keeps to the goal.
             horizon: H, blocks.
         """
-        blocks = []
-        for step in range(horizon):
-            blocks.append(self(latent, goal, (steps - step).clamp_min(1.0)))
+        left = (steps[..., None] - torch.arange(horizon, device=steps.device)).clamp_min(1.0)
+        first, *times = _time(left).unbind(-2)
+        blocks = [self._act(latent, goal, first)]
+        for time in times:
             latent = model.dynamics(latent, blocks[-1])
+            blocks.append(self._act(latent, goal, time))
         return torch.stack(blocks, dim=-2)
+
+
+def _time(steps: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
+    return torch.stack([steps.log(), 1 / steps], dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,11 @@ class ActionLimits:
     high: Float[Tensor, " action"]
     max_change: Float[Tensor, " action"]
     """Largest change per tick."""
+
+    @cached_property
+    def _free(self) -> bool:
+        """Whether from tick to tick anything goes."""
+        return bool((self.max_change >= self.high - self.low).all())
 
     @classmethod
     def of(cls, contract: Contract, device: torch.device | str = "cpu") -> ActionLimits:
@@ -44,10 +50,14 @@ class ActionLimits:
             previous: the action in force before the first tick; None when there is none.
         """
         actions = actions.clamp(self.low, self.high)
-        if bool((self.max_change >= self.high - self.low).all()):
+        if self._free:
             return actions
         ticks = list(actions.unbind(-2))
         before = ticks[0] if previous is None else previous[:, None]
+        earlier = torch.cat([before[:, :, None].expand_as(actions[:, :, :1]), actions[:, :, :-1]], dim=2)
+        within = (actions >= earlier - self.max_change) & (actions <= earlier + self.max_change)
+        if bool(within.all()):  # as smooth noise often is: it would stay as it is, tick by tick
+            return actions
         for number, tick in enumerate(ticks):
             before = torch.clamp(tick, before - self.max_change, before + self.max_change)
             ticks[number] = before

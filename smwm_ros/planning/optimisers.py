@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -217,21 +218,27 @@ def coloured_noise(shape: tuple[int, ...], exponent: float, generator: torch.Gen
     if exponent == 0:
         return torch.randn(shape, generator=generator, device=generator.device)
     ticks = shape[-1]
-    frequencies = torch.fft.rfftfreq(ticks, device=generator.device)
-    frequencies[0] = 1.0 / ticks
-    amplitude = frequencies ** (-exponent / 2)
+    amplitude, deviation = _spectrum(ticks, exponent, generator.device)
     real, imaginary = torch.randn(
-        (2, *shape[:-1], len(frequencies)), generator=generator, device=generator.device
+        (2, *shape[:-1], len(amplitude)), generator=generator, device=generator.device
     )
     imaginary[..., 0] = 0  # the mean, and at an even length the highest frequency, are real
     real[..., 0] *= 2**0.5
     if ticks % 2 == 0:
         imaginary[..., -1] = 0
         real[..., -1] *= 2**0.5
+    return torch.fft.irfft(torch.complex(real, imaginary) * amplitude, n=ticks) / deviation
+
+
+@lru_cache(maxsize=64)
+def _spectrum(ticks: int, exponent: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the amplitude of each frequency, and the standard deviation of what they add up to."""
+    frequencies = torch.fft.rfftfreq(ticks, device=device)
+    frequencies[0] = 1.0 / ticks
+    amplitude = frequencies ** (-exponent / 2)
     weights = torch.full_like(amplitude, 2.0)
     weights[0] = 1.0
     if ticks % 2 == 0:
         weights[-1] = 1.0
     # variance of a sample: the sum over frequencies of E|X|² (twice off the real bins) / ticks²
-    deviation = (2 * weights * amplitude.square()).sum().sqrt() / ticks
-    return torch.fft.irfft(torch.complex(real, imaginary) * amplitude, n=ticks) / deviation
+    return amplitude, (2 * weights * amplitude.square()).sum().sqrt() / ticks
