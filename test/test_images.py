@@ -14,7 +14,8 @@ from recordings import robot
 
 from smwm_ros.contract import DepthStream
 from smwm_ros.data.depth import decode_compressed_depth, decode_depth, depth_input, depth_picture
-from smwm_ros.data.images import coded_size, decode_compressed, decode_image, model_input, picture
+from smwm_ros.data.encodings import coded_size, decode_compressed, decode_image
+from smwm_ros.data.images import model_input, picture
 from smwm_ros.errors import DataError
 
 # One pixel that says which byte is which.

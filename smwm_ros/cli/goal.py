@@ -84,7 +84,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: no such file, or no picture.
     """
-    from smwm_ros.data.images import decode_compressed
+    from smwm_ros.data.encodings import decode_compressed
 
     try:
         return decode_compressed(path.suffix.removeprefix("."), path.read_bytes())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import DepthStream, ImageStream
-from smwm_ros.data.images import PNG_START, coded_size, pixel_rows
+from smwm_ros.data.encodings import PNG_START, coded_size, pixel_rows
 from smwm_ros.errors import DataError
 
 Depth = NDArray[np.float32]
