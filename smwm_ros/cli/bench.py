@@ -24,6 +24,7 @@ for _command in (
     planning_benches.scaling,
     planning_benches.hierarchy,
     runtime_benches.faults,
+    runtime_benches.soak,
 ):
     app.command()(_command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -51,3 +52,32 @@ def faults(
         for name, row in figures["faults"].items()
     }
     show_result(rows | figures["skipped"], False, "faults")
+
+
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.2, help="How long.")] = 120.0,
+    lock_step: Annotated[
+        bool, typer.Option("--lock-step", help="As fast as the stack can, instead of in real time.")
+    ] = False,
+    robot: Robot = "reacher",
+    checkpoint: Checkpoint = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it
+        typer.Option(help="Picture of memory and latency over time.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a robot pursue goals for hours: its memory, its latency, and what its safety gate did."""
+    from smwm_ros.cli.bench_soak import bench_soak
+
+    with progress_bar() as bar:
+        shown = bar.add_task("running (s)", total=round(60 * minutes))
+        figures = bench_soak(
+            60 * minutes,
+            robot=robot,
+            checkpoint=checkpoint,
+            lock_step=lock_step,
+            plot=plot,
+            progress=lambda done: bar.update(shown, completed=round(done)),
+        )
+    show_result(figures, as_json, "soak")
