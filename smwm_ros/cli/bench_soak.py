@@ -107,7 +107,7 @@ def bench_soak(
 
 
 def proportional_memory(process: int) -> int:
-    """Return a process's share of the memory (PSS: what is shared counts in parts), in bytes; 0 if it is gone."""
+    """Return a process's memory (PSS: what several share counts in parts), bytes; 0 if it is gone."""
     try:
         for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith("Pss:"):

@@ -150,7 +150,7 @@ class FaultSession:
         return [subprocess.Popen([sys.executable, "-c", BUSY[device]]) for _ in range(processes)]
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until something is true, looking after the processes; False if it did not become so in time."""
+        """Wait until something is true, and look after the processes; False if it did not in time."""
         end = time.monotonic() + seconds
         while not condition():
             self.stack.check()

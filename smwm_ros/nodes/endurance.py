@@ -34,7 +34,7 @@ class Endurance:
         self.times = array("d")
         """Of the latencies, steady seconds."""
         self.latencies = array("d")
-        """From an image's stamp to that of the first action that rests on it; or from tick to tick. Seconds."""
+        """From an image's stamp to that of its first action, or from tick to tick; seconds."""
         self.interventions: Counter[str] = Counter()
         """By reason: how often an action was changed, and how often actions began to be replaced."""
         self.unexplained: list[str] = []
