@@ -144,6 +144,21 @@ class Observation(Settings):
     joints: JointStream | None = None
 
 
+class PositionLimit(Settings):
+    """How far the joint that a dimension moves may go; see docs/safety.md."""
+
+    joint: Annotated[str, Field(min_length=1)]
+    """Its name in the joint states."""
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PositionLimit:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} must be less than high {self.high}")
+        return self
+
+
 class Dimension(Settings):
     """One number of the action: where it goes in the command message, and its limits."""
 
@@ -154,6 +169,11 @@ class Dimension(Settings):
     high: Finite
     max_change: Positive
     """Largest change per second, in ``unit``/s."""
+    position: PositionLimit | None = Field(default=None, exclude=True)
+    """
+    For the velocity of a joint: where it must stop. The action node's alone to know, so it is not written
+    into bags, stores and checkpoints.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> Dimension:
@@ -169,8 +189,13 @@ class Action(Settings):
     type: CommandType
     timeout: Positive
     """Seconds without a usable plan until the safe action is sent."""
-    safe: Literal["zero", "hold"] | tuple[Finite, ...]
-    """``zero``, ``hold`` (the last action goes on), or one value per dimension."""
+    safe: Literal["zero", "decelerate", "hold"] | tuple[Finite, ...]
+    """
+    ``zero``; ``decelerate`` (to zero as well, all numbers in proportion, so that the robot stays on its
+    path); ``hold`` (the last action goes on); or one value per dimension. Reached within ``max_change``.
+    """
+    points: Annotated[int, Field(ge=1, le=100, exclude=True)] = 1
+    """Of a JointTrajectory: the action due, and the plan's next ones a period apart."""
     dimensions: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=64)]
 
     @model_validator(mode="after")
@@ -197,7 +222,46 @@ class Action(Settings):
                     f"safe {self.safe_values.tolist()} lies outside low {self.low.tolist()} "
                     f"and high {self.high.tolist()}"
                 )
+        if self.points > 1 and not self.type.endswith("JointTrajectory"):
+            raise ValueError(
+                f"points {self.points}: a {self.type} holds one action; only JointTrajectory more"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _stops_in_time(self) -> Action:
+        limits = self.positions
+        if not limits:
+            return self
+        for index in limits:
+            field = self.dimensions[index].field
+            if re.search(r"\.(positions|effort)\[", field):
+                raise ValueError(
+                    f"dimensions.{index}.position: {field} is no velocity; low and high limit what it may be"
+                )
+        joints = [limit.joint for limit in limits.values()]
+        if len(set(joints)) != len(joints):
+            raise ValueError(f"dimensions repeat the joint of a position limit: {joints}")
+        if self.safe == "hold" or self.safe_values[list(limits)].any():
+            raise ValueError(
+                f"safe {self.safe!r} moves the joints {joints} on, beyond any position limit; "
+                "use zero or decelerate, or a zero for each of them"
+            )
+        if self.points > 1:
+            raise ValueError(
+                f"points {self.points}: nothing could keep the later ones within a position limit; "
+                "leave out one of the two"
+            )
+        return self
+
+    @property
+    def positions(self) -> dict[int, PositionLimit]:
+        """Position limits by the index of the dimension."""
+        return {
+            index: dimension.position
+            for index, dimension in enumerate(self.dimensions)
+            if dimension.position is not None
+        }
 
     @property
     def size(self) -> int:
@@ -246,6 +310,17 @@ class Contract(Settings):
     Settings of the planner that suit this robot, by name (docs/planning.md); checked when one is made. They
     are not written into bags, stores and checkpoints: neither data nor models depend on them.
     """
+
+    @model_validator(mode="after")
+    def _senses_what_it_limits(self) -> Contract:
+        known = () if self.observation.joints is None else self.observation.joints.names
+        for index, limit in self.action.positions.items():
+            if limit.joint not in known:
+                raise ValueError(
+                    f"action.dimensions.{index}.position.joint {limit.joint!r} is not among "
+                    f"observation.joints.names {list(known)}"
+                )
+        return self
 
     @property
     def period(self) -> float:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smwm_ros.contract import Contract, load_contract
-from smwm_ros.runtime.gate import Command, Gate, RealTimeGate
+from smwm_ros.runtime.gate import Command
 from smwm_ros.runtime.lock_step import LockStepGate
 from smwm_ros.runtime.plan import Plan
+from smwm_ros.runtime.plan_gate import PlanGate
+from smwm_ros.runtime.real_time import RealTimeGate
 
 REACHER = load_contract("config/robots/reacher.yaml")
 PERIOD = REACHER.period_ns
@@ -56,7 +58,7 @@ RAMP = plan(*[(0.1 * i, -0.1 * i) for i in range(10)], execute=5)
 class Robot:
     """Drives a gate through time: ROS time and steady time, which may run apart."""
 
-    gate: Gate
+    gate: PlanGate
     now: int = START
     steady: float = 5.0
 
@@ -190,7 +192,7 @@ def test_plan_from_the_near_future_waits_for_its_time() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [RealTimeGate, LockStepGate])
-def test_bad_plan_stops_the_robot_at_once(kind: type[Gate], bad: Plan, reason: str) -> None:
+def test_bad_plan_stops_the_robot_at_once(kind: type[PlanGate], bad: Plan, reason: str) -> None:
     """Pins that nothing of a bad plan is played, nor of the one before it: its planner is broken."""
     robot = Robot(kind(REACHER, model="toy"))
     if reason in robot.gate.ignored:
@@ -459,7 +461,7 @@ passing = st.tuples(st.floats(0, 0.2), mostly(1.0, 0.0, 0.5, 3.0))  # steady sec
     script=st.lists(st.tuples(plans, passing, mostly(0, 5 * PERIOD, -5 * PERIOD)), max_size=10),
 )
 def test_no_command_is_ever_outside_the_limits(
-    kind: type[Gate], safe: object, script: list[tuple[Plan, tuple[float, float], int]]
+    kind: type[PlanGate], safe: object, script: list[tuple[Plan, tuple[float, float], int]]
 ) -> None:
     """Whatever plans come, in whatever order and time: each command is finite and within both limits."""
     contract = slow(safe=safe)
@@ -487,5 +489,6 @@ def test_no_command_is_ever_outside_the_limits(
         assert command.safe or not command.reason or "limit" in command.reason
     for (before, a), (after, b) in pairwise(sent):
         seconds = after - before if kind is RealTimeGate else contract.period
-        change = action.max_change * min(seconds, contract.period)
+        # Times are rounded to ns.
+        change = action.max_change * (min(seconds, contract.period) + 1e-9)
         assert (np.abs(b.values - a.values) <= change + 1e-9).all()

@@ -1,53 +1,78 @@
-"""The last thing every command passes: the contract's limits of value and of rate of change."""
+"""The last thing every command passes: the contract's limits of value, of rate of change, of position."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smwm_ros.contract import Action
+from smwm_ros.contract import Contract
+from smwm_ros.runtime.joint_limits import JointLimits
+
+SAME = 1e-9
+"""Smaller differences are no intervention."""
 
 
 class Limiter:
     """
-    Keeps each command within ``low``, ``high`` and ``max_change`` of the contract.
+    Keeps each command within the contract's ``low``, ``high``, ``max_change`` and position limits.
 
-    The change is measured from the last command sent. Before the first one the robot is taken to
-    rest at its safe action. Where that is ``hold`` nothing is known of it: no safe action can be
-    made yet, and the first command is limited in value only.
+    The change is measured from the last command sent, over the time since then, but over one control
+    period at most: after a silence the robot must not jump. Before the first command the robot is taken
+    to rest at its safe action. Where that is ``hold`` nothing is known of it: no safe action can be made
+    yet, and the first command is limited in value only.
+
+    Where limits disagree, that of change is kept before that of position (a joint beyond its limit is
+    slowed down as fast as the contract allows), and that of value before all.
+
+    Times are in ns, of a clock that the caller chooses: that in which the robot moves.
     """
 
-    def __init__(self, action: Action) -> None:
+    def __init__(self, contract: Contract) -> None:
         """Start with no command sent."""
-        self._low, self._high, self._max_change = action.low, action.high, action.max_change
-        self._safe = None if action.safe == "hold" else action.safe_values
+        action = contract.action
+        self.joints = JointLimits(contract)
+        self._low, self._high = action.low.tolist(), action.high.tolist()
+        self._max_change = action.max_change.tolist()
+        self._period = contract.period
+        self._kind = action.safe
+        self._safe: list[float] | None = None if action.safe == "hold" else action.safe_values.tolist()
         self._last = self._safe
+        self._sent: int | None = None
 
-    def limit(self, target: NDArray[np.float64], seconds: float) -> tuple[NDArray[np.float64], str]:
+    def limit(self, target: Sequence[float], time: int) -> tuple[NDArray[np.float64], str]:
         """
         Bring a command within the limits; it counts as sent.
 
         Args:
-            target: what is wanted, finite, shape (A,).
-            seconds: time in which the change happens.
+            target: what is wanted, A finite numbers.
+            time: now.
 
         Returns:
-            The command, shape (A,), and which limit changed it; empty if none did.
+            The command, shape (A,), and which limit changed it most lately; empty if none did.
         """
-        within = np.clip(target, self._low, self._high)
-        reason = "" if np.array_equal(within, target) else "value limit"
-        sent = within
-        if self._last is not None:
-            change = self._max_change * max(seconds, 0.0)
-            slow = np.clip(within, self._last - change, self._last + change)
-            # Rounding must not carry a command over the edge by its last bit.
-            sent = np.clip(slow, self._low, self._high)
-            if not np.allclose(sent, within, rtol=0, atol=1e-9):
-                reason = "change limit"
-        self._last = sent
-        return sent.copy(), reason
+        within = [max(low, min(x, high)) for x, low, high in zip(target, self._low, self._high, strict=True)]
+        reason = "" if _same(within, target) else "value limit"
+        inside = self.joints.limit(within, time)
+        if not _same(inside, within):
+            reason = "position limit"
+        sent = self._slowly(inside, self._last, self._seconds(time))
+        if not _same(sent, inside):
+            reason = "change limit"
+        self._last, self._sent = sent, time
+        self.joints.sent(sent, time)
+        return np.array(sent), reason
 
-    def safe(self, seconds: float) -> NDArray[np.float64] | None:
+    def after(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Limit in value and change what may follow the last command, a period apart; shape (T, A)."""
+        last, rows = self._last, []
+        for target in targets.tolist():
+            last = self._slowly(target, last, self._period)
+            rows.append(last)
+        return np.array(rows).reshape(targets.shape)
+
+    def safe(self, time: int) -> NDArray[np.float64] | None:
         """
         Return the next command on the way to the safe action, shape (A,).
 
@@ -55,9 +80,38 @@ class Limiter:
         to a stop. None where the safe action is ``hold`` and nothing was sent that could be held.
         """
         target = self._last if self._safe is None else self._safe
-        return None if target is None else self.limit(target, seconds)[0]
+        if self._kind == "decelerate" and self._last is not None:
+            target = self._shrunk(self._last, self._seconds(time))
+        return None if target is None else self.limit(target, time)[0]
 
     @property
     def settled(self) -> bool:
         """Whether the last command is the safe action."""
-        return self._safe is None or (self._last is not None and np.array_equal(self._last, self._safe))
+        return self._safe is None or self._last == self._safe
+
+    def _seconds(self, time: int) -> float:
+        """Return over how long the next command may change. A clock that was turned back: a new start."""
+        if self._sent is None or time < self._sent:
+            return self._period
+        return min((time - self._sent) * 1e-9, self._period)
+
+    def _slowly(self, target: Sequence[float], last: Sequence[float] | None, seconds: float) -> list[float]:
+        """Return the values nearest to the target that the limits of change and value allow."""
+        limits = zip(self._max_change, self._low, self._high, strict=True)
+        return [
+            # Rounding must not carry a command over the edge by its last bit: the value limit comes last.
+            max(low, min(max(old - change * seconds, min(x, old + change * seconds)), high))
+            for x, old, (change, low, high) in zip(target, last or target, limits, strict=True)
+        ]
+
+    def _shrunk(self, values: Sequence[float], seconds: float) -> list[float]:
+        """Shrink all values in proportion, as far as the slowest of them can in a time."""
+        left = max(
+            max(0.0, 1.0 - change * seconds / abs(x)) if x else 0.0
+            for x, change in zip(values, self._max_change, strict=True)
+        )
+        return [left * x for x in values]
+
+
+def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(a - b) <= SAME for a, b in zip(one, other, strict=True))

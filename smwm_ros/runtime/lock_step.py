@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from smwm_ros.contract import Contract
-from smwm_ros.runtime.gate import OUT_OF_ORDER, TOO_OLD, Command, Gate
+from smwm_ros.runtime.gate import Command
+from smwm_ros.runtime.limiter import Limiter
 from smwm_ros.runtime.plan import Plan
+from smwm_ros.runtime.plan_gate import OUT_OF_ORDER, TOO_OLD, PlanGate
 
 
-class LockStepGate(Gate):
+class LockStepGate(PlanGate):
     """
     Plays plans on a simulator that waits for the command of each tick.
 
@@ -28,8 +30,10 @@ class LockStepGate(Gate):
     ``WATCHDOG`` seconds. Without a plan time stands still: a safe action would use up a tick, which
     may be the first one of an episode that has just begun.
 
-    A command may change by ``max_change`` times the ROS time since the last one, but no more than
-    one period of it.
+    While the emergency stop is latched, plans get safe actions for their ticks: the simulator goes on as
+    long as somebody plans.
+
+    A command changes, and the robot moves, by ROS time.
     """
 
     ignored = (OUT_OF_ORDER, TOO_OLD)
@@ -38,16 +42,16 @@ class LockStepGate(Gate):
     WATCHDOG = 10.0
     """Steady seconds without a new command until a plan is ended; looked at each ``REPEAT``."""
 
-    def __init__(self, contract: Contract, model: str = "") -> None:
-        """See :class:`Gate`."""
-        super().__init__(contract, model)
+    def __init__(self, contract: Contract, limiter: Limiter | None = None, model: str = "") -> None:
+        """See :class:`PlanGate`."""
+        super().__init__(contract, limiter, model)
         self._last: int | None = None  # newest tick that has its command
         self._command: Command | None = None  # that command
         self._halting: int | None = None  # ROS time of an order to stop that waits for its tick
         self._deadline = np.inf
 
     def accept(self, plan: Plan, now: int, steady: float) -> Command | None:
-        """See :meth:`Gate.accept`; before the first /clock message the plan's own stamp is the time."""
+        """See :meth:`PlanGate.accept`; before the first /clock message the plan's own stamp is the time."""
         return super().accept(plan, now or plan.stamp, steady)
 
     def step(self, now: int, steady: float) -> Command | None:
@@ -58,8 +62,7 @@ class LockStepGate(Gate):
             self._rest(steady)
         if steady >= self._deadline and self._plan is not None:
             self._drop("watchdog")
-            self._command = self._safe(now, steady)
-            return self._command
+            return self._answer(self._safe(now, steady), now, steady)
         if steady >= self.wake:
             self.wake = steady + self.REPEAT
             if self._last is not None and now <= self._last:
@@ -86,8 +89,7 @@ class LockStepGate(Gate):
             since, self._halting = tick - self._halting, None
             if since > self._contract.max_gap_ns:
                 return None
-            self._command = self._safe(tick, steady)
-            return self._command
+            return self._answer(self._safe(tick, steady), tick, steady)
         plan = self._plan
         if plan is None:
             return None
@@ -97,20 +99,20 @@ class LockStepGate(Gate):
         index = round((tick - plan.stamp) / self._period)
         if not 0 <= index < plan.execute:
             return None
-        self._command = self._send(plan, index, tick, steady)
-        return self._command
+        return self._answer(self._send(plan.actions[index:], tick, steady, plan.evidence), tick, steady)
+
+    def _answer(self, command: Command | None, tick: int, steady: float) -> Command | None:
+        """Take note that a tick has its command."""
+        self._last, self._command = tick, command
+        self._rest(steady)
+        return command
 
     def _rest(self, steady: float) -> None:
         self._deadline = steady + self.WATCHDOG
         self.wake = steady + self.REPEAT
 
-    def _seconds(self, stamp: int, steady: float) -> float:
-        seconds = self._contract.period
-        if self._last is not None:
-            seconds = min(max(stamp - self._last, 0) * 1e-9, seconds)
-        self._last = stamp
-        self._rest(steady)
-        return seconds
+    def _time(self, stamp: int, steady: float) -> int:
+        return stamp
 
     def _tick(self, plan: Plan, now: int) -> int:
         ahead = plan.stamp - now
