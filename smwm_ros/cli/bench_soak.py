@@ -62,7 +62,7 @@ def bench_soak(
     task = make_task(contract)
     goals = [task.reset(seed=number)[0]["pixels"] for number in range(GOALS)]
     task.close()
-    arguments = {
+    arguments: dict[str, bool | str] = {
         "contract": robot,
         "checkpoint": str(checkpoint or checkpoint_path(contract.name)),
         "lock_step": lock_step,

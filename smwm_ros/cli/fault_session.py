@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from smwm_ros.errors import StackError
 from smwm_ros.resources import find_contract
-from smwm_ros.stack.description import ProcessSpec, describe
+from smwm_ros.stack.description import describe
 from smwm_ros.stack.restarts import RestartPolicy
 from smwm_ros.stack.supervisor import Supervisor
 
@@ -43,18 +43,6 @@ BUSY = {
     "cpu": "while True: pass",
     "cuda": "import torch\na = torch.rand(8192, 8192, device='cuda')\nwhile True: a @ a",
 }
-
-
-@dataclass(frozen=True)
-class RemappedSpec(ProcessSpec):
-    """A process whose topics have other names."""
-
-    remaps: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def ros_arguments(self) -> list[str]:
-        """What follows the executable on a command line."""
-        return super().ros_arguments + [part for a, b in self.remaps for part in ("-r", f"{a}:={b}")]
 
 
 class FaultSession:
@@ -95,14 +83,16 @@ class FaultSession:
         self._next_goal = count()
         model = load_checkpoint(checkpoint, "cpu").id
         camera = self.contract.observation.image.topic
-        remaps = {"sim": ((camera, camera + UNDAMAGED),), "planner": (("plan", "plan" + UNDAMAGED),)}
+        renamed = {"sim": {camera: camera + UNDAMAGED}, "planner": {"plan": "plan" + UNDAMAGED}}
         sim_time = {name: {"use_sim_time": False} for name in WITHOUT_CLOCK}
         specs = describe(
             "sim",
             {"contract": robot, "checkpoint": str(checkpoint), "use_sim_time": clock},
             {"planner": {"replan": replan}, "action": {"model": model}, **sim_time},
         )
-        self._specs = [RemappedSpec(**vars(spec), remaps=remaps.get(spec.name, ())) for spec in specs]
+        self._specs = [
+            replace(spec, remappings={**spec.remappings, **renamed.get(spec.name, {})}) for spec in specs
+        ]
 
     def __enter__(self) -> Self:
         from smwm_ros.nodes.witness import Witness
