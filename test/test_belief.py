@@ -98,6 +98,22 @@ def test_only_lasting_surprise_is_flagged() -> None:
     assert not any(flags(49, *[88.0] * 10)[BLOCK:]), "it ends with its cause"
 
 
+def test_a_picture_that_stands_still_where_motion_was_foreseen_is_flagged_until_it_changes() -> None:
+    """Pins that a frozen camera is noticed in one model step, and that the robot's rest does not excuse it."""
+    tracker = track(patience=1000)
+    tracker.apply(START, np.ones(2))
+    moving = [believe(tracker, latent(tick, (tick, tick))).surprised for tick in range(10)]
+    frozen = [believe(tracker, latent(tick, (9.0, 9.0))).surprised for tick in range(10, 20)]
+    assert not any(moving)
+    assert frozen.index(True) == BLOCK - 1, "then all latents of a model step are the same"
+    tracker.apply(START + 20 * PERIOD, np.zeros(2))
+    assert all(believe(tracker, latent(tick, (9.0, 9.0))).surprised for tick in range(20, 40))
+    assert not believe(tracker, latent(40, (9.5, 9.0))).surprised
+    assert not believe(tracker, latent(41, (9.5, 9.0))).surprised
+    resting = [believe(tracker, latent(tick, (9.5, 9.0))).surprised for tick in range(42, 60)]
+    assert not any(resting), "as foreseen, for a robot that is not moved"
+
+
 @pytest.mark.parametrize(("tick", "reason"), [(12.0, "gap of 0.150 s"), (2.0, "stamp jumped back 0.350 s")])
 def test_gap_and_jump_back_begin_the_belief_anew(tick: float, reason: str) -> None:
     tracker = track()

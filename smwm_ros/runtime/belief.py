@@ -59,6 +59,10 @@ class BeliefTracker:
     same code that the training data was made with. It is NaN while that step is not wholly known. The
     belief is ``surprised`` once the surprise has stayed above a threshold for some ticks; as the
     steps of neighbouring ticks overlap, one jolt alone keeps it there for k ticks.
+
+    It is surprised at once when a whole model step shows the very same latent again and again although the
+    model foresaw that it would change: the camera has frozen, or the robot is stuck. That lasts until the
+    latent changes, as a robot that then rests looks as it should.
     """
 
     def __init__(self, contract: Contract, model: Checkpoint, *, threshold: float, patience: int) -> None:
@@ -79,6 +83,7 @@ class BeliefTracker:
         self._actions = ActionHistory()
         self._latents: deque[Latent] = deque(maxlen=contract.block + 1)
         self._high = 0
+        self._frozen = False
         self._anew = ""
         self._belief: Belief | None = None
 
@@ -128,6 +133,9 @@ class BeliefTracker:
         self._latents.append(latent)
         surprise = self._surprise()
         self._high = self._high + 1 if surprise > self._threshold else 0
+        same = [np.array_equal(other.values, latent.values) for other in list(self._latents)[:-1]]
+        seen_before = bool(same) and same[-1]
+        self._frozen = seen_before and (self._frozen or (all(same) and surprise > self._threshold))
         self._belief = Belief(
             stamp=latent.stamp,
             evidence=latent.stamp,
@@ -135,7 +143,7 @@ class BeliefTracker:
             model=latent.model,
             latent=latent.values,
             surprise=surprise,
-            surprised=self._high >= self._patience,
+            surprised=self._frozen or self._high >= self._patience,
             observations=1 if tick is Tick.START or self._belief is None else self._belief.observations + 1,
         )
         return self._belief, reason
