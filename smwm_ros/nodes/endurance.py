@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 
@@ -16,8 +17,8 @@ from smwm_ros.msg import AppliedAction
 from smwm_ros.nodes.client import Goal, RobotClient
 from smwm_ros.nodes.qos import EVERY
 
-EXPLAINS = 1.0
-"""Seconds for which a goal that begins or ends explains what the gate does."""
+EXPLAINS = 0.5
+"""Seconds around the beginning or the end of a goal for which that explains what the gate does."""
 
 
 class Endurance:
@@ -35,10 +36,8 @@ class Endurance:
         """Of the latencies, steady seconds."""
         self.latencies = array("d")
         """From an image's stamp to that of its first action, or from tick to tick; seconds."""
-        self.interventions: Counter[str] = Counter()
-        """By reason: how often an action was changed, and how often actions began to be replaced."""
-        self.unexplained: list[str] = []
-        """Those that no goal's beginning or end explains: seconds since the start, and the reason."""
+        self._interventions: list[tuple[float, str]] = []
+        self._changes: list[float] = []
         self.goals: Counter[int] = Counter()
         """By error code."""
         self.plans = 0
@@ -46,7 +45,7 @@ class Endurance:
         """The gate's own, as diagnostics showed them last."""
         self._client = client
         self._lock_step = lock_step
-        self._began = self._changed = time.monotonic()
+        self._began = time.monotonic()
         self._newest = 0
         self._last = 0.0
         self._reason = "no plan"
@@ -76,7 +75,7 @@ class Endurance:
         number = 0
         end = self._began + seconds
         while time.monotonic() < end:
-            self._changed = time.monotonic()
+            self._changes.append(time.monotonic())
             goal = self._client.send_goal(goals[number % len(goals)], time_limit=hold)
             number += 1
             while not goal.done and time.monotonic() < end:
@@ -84,8 +83,23 @@ class Endurance:
                 tick(time.monotonic() - self._began)
             self._finish(goal)
 
+    @property
+    def interventions(self) -> Counter[str]:
+        """By reason: how often an action was changed, and how often actions began to be replaced."""
+        return Counter(reason for _, reason in self._interventions)
+
+    @property
+    def unexplained(self) -> list[str]:
+        """Those that no goal's beginning or end explains: seconds since the start, and the reason."""
+        changes = np.array(self._changes)
+        return [
+            f"{moment - self._began:.1f} s: {reason}"
+            for moment, reason in self._interventions
+            if np.abs(changes - moment).min(initial=np.inf) > EXPLAINS
+        ]
+
     def _finish(self, goal: Goal) -> None:
-        self._changed = time.monotonic()
+        self._changes.append(time.monotonic())
         if not goal.done:
             self._client.cancel(goal)
         self.goals[goal.result.error_code] += 1
@@ -105,9 +119,7 @@ class Endurance:
         reason, self._reason = self._reason, message.reason
         # A safe action is repeated until there is a plan; each changed one is an intervention by itself.
         if message.reason and not (message.source == AppliedAction.SAFE and message.reason == reason):
-            self.interventions[message.reason] += 1
-            if now - self._changed > EXPLAINS:
-                self.unexplained.append(f"{now - self._began:.1f} s: {message.reason}")
+            self._interventions.append((now, message.reason))
 
     def _note(self, now: float, latency: float) -> None:
         self.times.append(now - self._began)
