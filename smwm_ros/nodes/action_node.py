@@ -83,6 +83,8 @@ class ActionNode(SmwmNode):
         self._gate: Gate | None = None
         self._changed = threading.Condition()
 
+    depends_on = ("planner",)
+
     def set_up(self) -> None:
         """Make the topics and services."""
         contract = self._contract = self.read_contract()
@@ -95,9 +97,9 @@ class ActionNode(SmwmNode):
         self._limiter = Limiter(contract)
         self._encode = CommandEncoder(contract)
         kind = command_type(contract)
-        self._commands = self.create_publisher(kind, contract.action.topic, NEWEST)
-        self._applied = self.create_publisher(msg.AppliedAction, "applied_action", EVERY)
-        self._states = self.create_publisher(Bool, "emergency_stopped", LATCHED)
+        self._commands = self.offer(kind, contract.action.topic, NEWEST)
+        self._applied = self.offer(msg.AppliedAction, "applied_action", EVERY)
+        self._states = self.offer(Bool, "emergency_stopped", LATCHED)
         if self.value("safety_only"):
             self.listen(kind, "unsafe_command", self._on_command, NEWEST)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter, deque
@@ -11,15 +12,28 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 WINDOW = 2048
 """Newest latencies the percentiles are taken over."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+KEYS = {
+    "state": "lifecycle state of the node",
+    "rate_hz": "finished pieces of work a second, since the last report",
+    "latency_p50_ms": "median of what the newest 2048 of them took, from the arrival of the message to the "
+    "publication of what was made of it",
+    "latency_p99_ms": "the 99th percentile of that",
+    "memory_mb": "resident memory of the process",
+    "fault.message": "messages or requests that could not be used, and have no counter of their own",
+    "fault.exception": "callbacks that raised an exception: defects, whose tracebacks are in the log",
+}
+"""What the keys mean that any node may have."""
 
 
 class Monitor:
     """
     Counts what a node did and what went wrong; safe to call from any thread.
 
-    ``status`` gives the keys ``rate_hz`` (finished pieces of work per second since the last status),
-    ``latency_p50_ms`` and ``latency_p99_ms`` (message arrival to publication), one
-    counter per kind of fault or tally (``dropped.image``), and whatever ``show`` was given.
+    ``status`` gives the rate, the latency's percentiles, a counter for each kind of fault or tally
+    (``dropped.image``), and whatever ``show`` was given. A fault makes the next status a warning; what
+    ``stand`` was given lasts until ``clear``.
     """
 
     def __init__(self) -> None:
@@ -28,7 +42,7 @@ class Monitor:
         self._done = 0
         self._counts: Counter[str] = Counter()
         self._newest_fault = ""
-        self._failure = ""
+        self._standing: dict[str, tuple[bytes, str]] = {}
         self._shown: dict[str, str] = {}
         self._since = time.monotonic()
 
@@ -44,10 +58,19 @@ class Monitor:
             self._counts[kind] += 1
             self._newest_fault = message
 
+    def stand(self, kind: str, message: str, level: bytes = DiagnosticStatus.ERROR) -> None:
+        """Say what is wrong from now on: until ``clear``, the status has this level and message."""
+        with self._lock:
+            self._standing[kind] = level, message
+
+    def clear(self, kind: str) -> None:
+        """Say that it is wrong no more."""
+        with self._lock:
+            self._standing.pop(kind, None)
+
     def fail(self, message: str) -> None:
         """Say why the node no longer does its work: from now on, the status is an error with this message."""
-        with self._lock:
-            self._failure = message
+        self.stand("failure", message)
 
     def tally(self, kind: str) -> None:
         """Count something that is no fault, as an image replaced by a newer one."""
@@ -64,27 +87,43 @@ class Monitor:
         with self._lock:
             return self._counts[kind]
 
-    def status(self, name: str, hardware: str = "") -> DiagnosticStatus:
-        """Return the state since the last call: a warning if there was a fault in between."""
+    def status(self, name: str, hardware: str = "", state: str = "active") -> DiagnosticStatus:
+        """
+        Return how things are, and what happened since the last call.
+
+        Args:
+            name: of the node.
+            hardware: of the robot.
+            state: the node's lifecycle state.
+        """
         with self._lock:
             now = time.monotonic()
             rate = self._done / max(now - self._since, 1e-9)
             self._since, self._done = now, 0
-            values = {"rate_hz": f"{rate:.2f}"}
+            values = {"state": state, "rate_hz": f"{rate:.2f}"}
             if self._latencies:
                 p50, p99 = np.percentile(self._latencies, (50, 99)) * 1e3
-                values |= {
-                    "latency_p50_ms": f"{p50:.3f}",
-                    "latency_p99_ms": f"{p99:.3f}",
-                }
+                values |= {"latency_p50_ms": f"{p50:.3f}", "latency_p99_ms": f"{p99:.3f}"}
+            values["memory_mb"] = f"{_resident() / 1e6:.1f}"
             values |= {kind: str(count) for kind, count in sorted(self._counts.items())} | self._shown
-            message, self._newest_fault = self._newest_fault, ""
-            failure = self._failure
-        level = DiagnosticStatus.WARN if message else DiagnosticStatus.OK
+            wrong = list(self._standing.values())
+            if self._newest_fault:
+                wrong.append((DiagnosticStatus.WARN, self._newest_fault))
+                self._newest_fault = ""
+        wrong.sort(key=lambda one: one[0], reverse=True)
         return DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if failure else level,
+            level=wrong[0][0] if wrong else DiagnosticStatus.OK,
             name=name,
-            message=failure or message or "ok",
+            message="; ".join(message for _, message in wrong) or ("ok" if state == "active" else state),
             hardware_id=hardware,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
+
+
+def _resident() -> int:
+    """Return the resident memory of this process, bytes; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - once a second, in every node
+            return int(file.read().split()[1]) * PAGE
+    except OSError:
+        return 0

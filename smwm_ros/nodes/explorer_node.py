@@ -55,7 +55,7 @@ class ExplorerNode(SmwmNode):
         contract = self.read_contract()
         self._policy = make_policy(contract, np.random.default_rng(self.value("seed")), lambda: self._state)
         self._plan = Plan(model=MODEL, period=contract.period, action_size=contract.action.size, execute=1)
-        self._plans = self.create_publisher(Plan, "plan", NEWEST)
+        self._plans = self.offer(Plan, "plan", NEWEST)
         profile = sensor(self.value("sensor_reliability"))
         self.listen(image_type(contract), contract.observation.image.topic, self._on_image, profile)
         self._senses = contract.task in POLICIES

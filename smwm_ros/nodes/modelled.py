@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -75,3 +77,25 @@ class ModelNode(SmwmNode):
         model.require(contract)
         self.monitor.show(model=model.id)
         return model
+
+    def report(self) -> None:
+        """Show how much of the GPU's memory the process has; nothing where the network runs on the CPU."""
+        if (cuda := _cuda()) is not None:
+            free, total = cuda.mem_get_info()
+            self.monitor.show(
+                gpu_memory_mb=f"{cuda.memory_allocated() / 1e6:.1f}",
+                gpu_reserved_mb=f"{cuda.memory_reserved() / 1e6:.1f}",
+                gpu_free_mb=f"{free / 1e6:.0f} of {total / 1e6:.0f}",
+            )
+
+    def release(self) -> None:
+        """Give the network's memory back, to the GPU as well."""
+        gc.collect()  # what is left of it may hang together in circles
+        if (cuda := _cuda()) is not None:
+            cuda.empty_cache()
+
+
+def _cuda() -> Any:
+    """Return torch.cuda if this process uses a GPU."""
+    torch = sys.modules.get("torch")  # a process whose loader needs none has not imported it
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None

@@ -164,6 +164,12 @@ class Parameters:
                     f"{self._node.get_fully_qualified_name()}: {error}. {param.description}"
                 ) from error
 
+    def undeclare(self, names: Collection[str]) -> None:
+        """Forget parameters, as those of topics that are gone."""
+        for name in names:
+            self._node.undeclare_parameter(name)
+            del self.table[name]
+
     def _judge(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         reason = next(filter(None, map(self._refusal, changes)), "")
         if not reason and self._dynamic(changes):

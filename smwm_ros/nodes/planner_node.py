@@ -64,6 +64,8 @@ class PlannerNode(ModelNode):
         SEED,
     )
 
+    depends_on = ("world_model",)
+
     def __init__(
         self, name: str, *, planner: Callable[..., Planner] = make_planner, **arguments: Any
     ) -> None:
@@ -100,7 +102,7 @@ class PlannerNode(ModelNode):
                 config.horizon * self._contract.block,
             ),
         )
-        self._plans = self.create_publisher(msg.Plan, "plan", NEWEST)
+        self._plans = self.offer(msg.Plan, "plan", NEWEST)
         self._report = PlannerReport(self, self._now)
         self.listen(msg.Belief, "belief", self._on_belief, NEWEST)
         self.every(LOOK, self._look)

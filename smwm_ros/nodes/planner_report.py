@@ -25,7 +25,7 @@ class PlannerReport:
         """
         self._node = node
         self._now = now
-        self._publisher = node.create_publisher(msg.PlannerStatus, "planner_status", LATCHED)
+        self._publisher = node.offer(msg.PlannerStatus, "planner_status", LATCHED)
         self._status = msg.PlannerStatus()
 
     @property

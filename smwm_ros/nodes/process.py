@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.task import Future
@@ -18,6 +19,9 @@ from rclpy.task import Future
 from smwm_ros.errors import SmwmError
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.stack.notify import notify_failed, notify_ready
+
+LAST_WORD = Duration(seconds=1)
+"""How long a node that could not start waits until its diagnostics have arrived."""
 
 
 def run(make_node: Callable[[], SmwmNode]) -> None:
@@ -64,6 +68,7 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
     try:
         if not signalled.done():
             if node.value("autostart") and not node.bring_up():
+                node.publish_diagnostics(LAST_WORD)
                 notify_failed(node.failure)
                 return 1
             notify_ready()

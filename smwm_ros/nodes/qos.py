@@ -18,6 +18,8 @@ NEWEST = _profile(ReliabilityPolicy.RELIABLE, 1)
 """Latent, belief, plan, command: only the newest one matters."""
 EVERY = _profile(ReliabilityPolicy.RELIABLE, 100)
 """Applied actions: each one is part of the history."""
+HEARTBEAT = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
+"""Heartbeats: the next one makes up for one that was lost, and nobody waits for a reader that is stopped."""
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, 1, latched=True)
 """Planner status: a late subscriber gets the newest one."""
 CLOCK = _profile(ReliabilityPolicy.BEST_EFFORT, 1)

@@ -21,7 +21,8 @@ from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, SENSOR_RELIABILITY, Param, from_settings
 from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import EVERY
-from smwm_ros.nodes.recording import Intake, Stream, Uncalled
+from smwm_ros.nodes.recording import Intake, Stream
+from smwm_ros.nodes.uncalled import Uncalled
 from smwm_ros.runtime.backlog import Message
 from smwm_ros.runtime.recording import Recorded, Recorder, RecorderSettings
 from smwm_ros.srv import MarkEpisode, Snapshot, StartRecording
@@ -81,7 +82,7 @@ class RecorderNode(SmwmNode):
         if self.value("record"):
             self._recorder.start(self.value("bag"))
         self._streams = self._subscribe(contract)
-        self._events = self.create_publisher(EpisodeEvent, EPISODE_EVENTS, EVERY)
+        self._events = self.offer(EpisodeEvent, EPISODE_EVENTS, EVERY)
         self.serve(StartRecording, "~/start", self._on_start)
         self.serve(Trigger, "~/stop", self._on_stop)
         self.serve(MarkEpisode, "~/mark_episode", self._on_mark)

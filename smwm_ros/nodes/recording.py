@@ -8,35 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
+from smwm_ros.nodes.uncalled import Uncalled, never_called
 from smwm_ros.runtime.backlog import Message, Topic
 
 COLLECT = 0.05
 """Seconds between two looks at the queues; the middleware notes when a message came."""
-
-
-class Uncalled(CallbackGroup):
-    """
-    Subscriptions that the executor leaves alone, so that their queues are emptied elsewhere.
-
-    A turn of rclpy's executor takes about a hundred times as long as taking a message from a queue.
-    """
-
-    def can_execute(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        """Never."""
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        """Nothing was begun."""
 
 
 class Stream:
@@ -66,7 +47,7 @@ class Stream:
         self._subscription = node.create_subscription(
             kind,
             topic,
-            _never_called,
+            never_called,
             QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability),
             callback_group=group,
             raw=True,
@@ -173,7 +154,3 @@ def offered_qos(node: Node, topic: str) -> Qos | None:
 
 def _time(duration: Duration) -> QosTime:
     return QosTime(*divmod(duration.nanoseconds, 1_000_000_000))
-
-
-def _never_called(_: bytes) -> None:
-    """Stand for the callback that rclpy asks for; see Uncalled."""

@@ -69,14 +69,14 @@ class SimNode(SmwmNode):
 
         action, observation = self._contract.action, self._contract.observation
         profile = sensor_source(self.value("sensor_reliability"))
-        self._images = self.create_publisher(image_type(self._contract), observation.image.topic, profile)
+        self._images = self.offer(image_type(self._contract), observation.image.topic, profile)
         self._joints = self._depths = self._infos = None
         if observation.joints:
-            self._joints = self.create_publisher(JointState, observation.joints.topic, profile)
+            self._joints = self.offer(JointState, observation.joints.topic, profile)
         if observation.depth:
-            self._depths = self.create_publisher(Image, observation.depth.topic, profile)
+            self._depths = self.offer(Image, observation.depth.topic, profile)
         if observation.camera_info:
-            self._infos = self.create_publisher(CameraInfo, observation.camera_info.topic, profile)
+            self._infos = self.offer(CameraInfo, observation.camera_info.topic, profile)
         self.listen(command_type(self._contract), action.topic, self._on_command, NEWEST)
         if self._lock_step:
             self._clocks = self.create_publisher(Clock, "/clock", CLOCK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from typing import Any
 
 import numpy as np
 
@@ -30,21 +31,27 @@ class WorldModelNode(ModelNode):
             name="surprise_threshold",
             default=5.0,
             low=0.0,
-            description="Surprise that counts as high, as a multiple of the median on validation data.",
+            unit="medians on validation data",
+            dynamic=True,
+            description="Surprise that counts as high.",
         ),
         Param(
             name="surprise_ticks",
             default=20,
             low=1,
-            description="Control ticks for which the surprise must be high until it is flagged.",
+            unit="control ticks",
+            dynamic=True,
+            description="Time for which the surprise must be high until it is flagged.",
         ),
     )
+
+    depends_on = ("perception",)
 
     def set_up(self) -> None:
         """Load the model and make the topics."""
         self._contract = self.read_contract()
         self._model = self.read_model(self._contract)
-        self._beliefs = self.create_publisher(msg.Belief, "belief", NEWEST)
+        self._beliefs = self.offer(msg.Belief, "belief", NEWEST)
         self._applied = self.listen(msg.AppliedAction, "applied_action", self._on_applied, EVERY)
         self.listen(msg.Latent, "latent", self._on_latent, NEWEST)
         self.serve(Predict, "predict", self._on_predict)
@@ -57,6 +64,11 @@ class WorldModelNode(ModelNode):
             threshold=self.value("surprise_threshold"),
             patience=self.value("surprise_ticks"),
         )
+
+    def change(self, values: dict[str, Any]) -> None:
+        """Judge the next steps by another threshold."""
+        if self.active:
+            self._tracker.judge_by(values["surprise_threshold"], values["surprise_ticks"])
 
     def tear_down(self) -> None:
         """Free the model."""

@@ -76,8 +76,7 @@ class BeliefTracker:
             patience: ticks for which it must be high.
         """
         self._model = model
-        self._threshold = threshold
-        self._patience = patience
+        self.judge_by(threshold, patience)
         self._max_gap_ns = contract.max_gap_ns
         self._ticks = TickGate(contract)
         self._actions = ActionHistory()
@@ -86,6 +85,11 @@ class BeliefTracker:
         self._frozen = False
         self._anew = ""
         self._belief: Belief | None = None
+
+    def judge_by(self, threshold: float, patience: int) -> None:
+        """Change what counts as surprising, from the next step on; arguments as when it was made."""
+        self._threshold = threshold
+        self._patience = patience
 
     def apply(self, stamp: int, action: NDArray[np.float64]) -> None:
         """

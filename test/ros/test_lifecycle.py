@@ -11,22 +11,23 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Float64, String
 
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.nodes.lifecycle import SmwmNode
-from smwm_ros.nodes.parameters import Param
 from smwm_ros.nodes.qos import NEWEST
 
+SHUTDOWNS = {("shutdown", state): f"{state}_shutdown" for state in ("unconfigured", "inactive", "active")}
 TOY = str(Path(__file__).with_name("toy.py"))
 
 
 class Fragile(SmwmNode):
     """Does in its transitions and callbacks what it is told."""
-
-    parameters = (Param(name="gain", default=1.0, low=0.0, high=2.0, description="A gain.", dynamic=True),)
 
     def __init__(self) -> None:
         super().__init__("fragile")
@@ -39,7 +40,7 @@ class Fragile(SmwmNode):
             raise self.failures[name]
 
     def set_up(self) -> None:
-        self.create_publisher(String, "said", NEWEST)
+        self.offer(String, "said", NEWEST)
         self.listen(Float64, "heard", lambda _: self._step("heard"), NEWEST)
         self.every(0.01, lambda: self._step("tick"))
         self._step("set_up")
@@ -66,8 +67,21 @@ def node() -> Iterator[Fragile]:
     rclpy.shutdown()
 
 
-def state(node: Fragile) -> str:
-    return str(node._state_machine.current_state[1])
+def change_state(node: Fragile, transition: str) -> bool:
+    """Ask for a transition as another process would."""
+    client = rclpy.create_node("operator")
+    executor = SingleThreadedExecutor()
+    for one in (node, client):
+        executor.add_node(one)
+    service = client.create_client(ChangeState, "fragile/change_state")
+    while not service.service_is_ready():
+        executor.spin_once(0.05)
+    number = getattr(Transition, f"TRANSITION_{SHUTDOWNS.get((transition, node.state), transition).upper()}")
+    future = service.call_async(ChangeState.Request(transition=Transition(id=number)))
+    executor.spin_until_future_complete(future)
+    executor.shutdown()
+    client.destroy_node()
+    return bool(future.result().success)
 
 
 def spin(node: Fragile, seconds: float) -> None:
@@ -84,7 +98,7 @@ def test_rounds_of_transitions_leave_nothing_behind(node: Fragile) -> None:
     before = node.entities()
     for _ in range(20):
         assert node.bring_up()
-        assert node.entities() == before + 5  # diagnostics and its timer besides the node's own three
+        assert node.entities() == before + 3
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
         assert node.entities() == before
@@ -107,15 +121,58 @@ def test_failed_set_up_is_told_undone_and_can_be_tried_again(
 ) -> None:
     """Pins what rclpy alone would swallow: a user's error as one message, a defect with its traceback."""
     before = node.entities()
-    node.failures["set_up"] = error
+    node.failures |= {"set_up": error, "tear_down": KeyError("a consequence")}
     assert node.trigger_configure() == result
-    assert (state(node), node.entities()) == ("unconfigured", before)
+    assert (node.state, node.entities()) == ("unconfigured", before)
     assert node.steps == ["set_up", "tear_down"]
     assert str(error) in node.failure
+    status = node.monitor.status("fragile", state=node.state)
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, node.failure)
     told = capfd.readouterr().err
     assert str(error) in told
-    assert ("Traceback" in told) == trace
+    assert ("Traceback" in told.partition("a consequence")[0]) == trace
     node.failures.clear()
+    assert node.bring_up()
+    assert node.monitor.status("fragile").level == DiagnosticStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("step", "transitions", "left"),
+    [
+        ("set_up", ["configure"], "unconfigured"),
+        ("start", ["configure", "activate"], "unconfigured"),
+        ("stop", ["configure", "activate", "deactivate"], "unconfigured"),
+        ("tear_down", ["configure", "cleanup"], "unconfigured"),
+        ("stop", ["configure", "activate", "shutdown"], "finalized"),
+        ("tear_down", ["configure", "shutdown"], "finalized"),
+    ],
+)
+@pytest.mark.parametrize("error", [ConfigError("no"), ZeroDivisionError("boo")])
+def test_whoever_asked_for_a_transition_is_told_that_it_failed(
+    node: Fragile, step: str, transitions: list[str], left: str, error: Exception
+) -> None:
+    """Pins the answer over the lifecycle service, and that a node half stopped does not count as active."""
+    node.failures[step] = error
+    answers = [change_state(node, transition) for transition in transitions]
+    assert answers == [True] * (len(answers) - 1) + [False]
+    if (step, type(error)) == ("start", ConfigError):
+        left = "inactive"
+    assert node.state == left
+    assert not node.active
+    assert str(error) in node.monitor.status("fragile", state=node.state).message
+
+
+def test_a_node_that_breaks_down_is_torn_down_and_can_begin_again(node: Fragile) -> None:
+    node.bring_up()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    node.break_down("the GPU is out of memory")
+    while node.active:
+        executor.spin_once(0.1)
+    executor.shutdown()
+    assert node.steps[-2:] == ["stop", "tear_down"]
+    assert (node.state, node.failure) == ("unconfigured", "the GPU is out of memory")
+    assert node.monitor.status("fragile").message == "the GPU is out of memory"
     assert node.bring_up()
 
 
@@ -132,7 +189,7 @@ def test_shut_down_from_any_state_tears_down_once(node: Fragile, steps: int) -> 
 def test_failed_start_leaves_the_node_inactive(node: Fragile) -> None:
     node.failures["start"] = ConfigError("no")
     assert not node.bring_up()
-    assert state(node) == "inactive"
+    assert node.state == "inactive"
     assert not node.active
 
 
@@ -150,21 +207,6 @@ def test_callbacks_run_only_while_active_and_outlive_exceptions(node: Fragile) -
     count = node.steps.count("tick")
     spin(node, 0.1)
     assert node.steps.count("tick") == count
-
-
-def test_parameters_outside_their_range_are_refused(node: Fragile) -> None:
-    def change(value: float) -> bool:
-        return node.set_parameters([rclpy.Parameter("gain", value=value)])[0].successful
-
-    assert [change(value) for value in (0.5, 2.0, -0.1, float("nan"), float("inf"))] == [
-        True,
-        True,
-        False,
-        False,
-        False,
-    ]
-    assert node.value("gain") == 2.0
-    assert not node.set_parameters([rclpy.Parameter("autostart", value=False)])[0].successful
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
