@@ -7,14 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from smwm_ros.cli import planning_benches, runtime_benches
-from smwm_ros.cli.options import Checkpoint, Json, Robot
+from smwm_ros.cli import gate_benches, latency_bench, node_benches, planning_benches, runtime_benches
+from smwm_ros.cli.options import Json, Robot
 from smwm_ros.cli.output import console, progress_bar, show_result
 
 app = typer.Typer(help="Measure how fast things are.", no_args_is_help=True)
 
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure.")]
-GOALS = 10
 
 for _command in (
     planning_benches.planning,
@@ -23,43 +22,15 @@ for _command in (
     planning_benches.delay,
     planning_benches.scaling,
     planning_benches.hierarchy,
+    latency_bench.latency,
+    gate_benches.gate,
+    gate_benches.gate_jitter,
     runtime_benches.faults,
     runtime_benches.soak,
+    node_benches.lifecycle,
+    node_benches.heartbeat,
 ):
     app.command()(_command)
-
-
-@app.command()
-def latency(
-    seconds: Seconds = 60.0, robot: Robot = "reacher", checkpoint: Checkpoint = None, as_json: Json = False
-) -> None:
-    """From the camera's stamp to the command that rests on it: the whole stack, in real time."""
-    from smwm_ros.cli.environment import isolate
-    from smwm_ros.nodes.client import RobotClient
-    from smwm_ros.nodes.latency import measure_latency
-    from smwm_ros.resources import find_contract
-    from smwm_ros.stack.description import describe
-    from smwm_ros.stack.supervisor import Supervisor
-    from smwm_ros.tasks import make_task
-
-    isolate()
-    contract = find_contract(robot)
-    specs = describe("sim", {"contract": robot, "checkpoint": str(checkpoint or "")})
-    with (
-        Supervisor(specs) as stack,
-        progress_bar() as bar,
-    ):
-        step = bar.add_task("starting the stack", total=None)
-        task = make_task(contract)
-        goals = [task.reset(seed=number)[0]["pixels"] for number in range(GOALS)]
-        stack.wait_ready()
-        with RobotClient(contract, check=stack.check) as client:
-            client.wait_ready()
-            bar.update(step, description="measuring (s)", total=round(seconds))
-            figures = measure_latency(
-                client, goals, seconds, lambda done: bar.update(step, completed=round(done))
-            )
-    show_result({**figures, "rate_hz": contract.rate}, as_json, "camera stamp to command")
 
 
 @app.command()

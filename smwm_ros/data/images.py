@@ -63,6 +63,24 @@ def model_input(image: Picture, stream: ImageStream) -> Picture:
     return _square(image, stream, 1)
 
 
+def enlarge(square: Picture, stream: ImageStream) -> Picture:
+    """
+    Make a camera's image of what the encoder would see of it: the inverse of :func:`model_input`.
+
+    Args:
+        square: RGB, shape (size, size, 3).
+        stream: the contract's image.
+
+    Returns:
+        RGB, shape (height, width, 3); black outside the crop.
+    """
+    left, top, width, height = stream.crop or (0, 0, stream.width, stream.height)
+    image = np.zeros((stream.height, stream.width, 3), np.uint8)
+    part = image[top : top + height, left : left + width]
+    part[:] = cv2.resize(square, (width, height), interpolation=cv2.INTER_NEAREST)
+    return image
+
+
 def picture(message: ImageMessage | CompressedImageMessage, stream: ImageStream) -> Picture:
     """
     Turn a camera message into what the encoder sees: decode, check against the contract, crop, resize.

@@ -11,6 +11,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool, Trigger
 
+from smwm_ros.contract import Contract
+from smwm_ros.data.images import enlarge
 from smwm_ros.errors import SmwmError
 from smwm_ros.messages import command_type, decode_command, encode_image, from_time, image_type, to_time
 from smwm_ros.msg import AppliedAction
@@ -56,6 +58,12 @@ class SimNode(SmwmNode):
             name="seed", default=0, low=0, description="Draws the first state and all that is random later."
         ),
         Param(name="distractors", default=False, description="Show moving blobs and a flickering light."),
+        Param(
+            name="enlarge",
+            default=False,
+            description="Render only the square that the encoder sees, and enlarge it to the camera's size: "
+            "a large camera's messages in the time of a small one. Without depth and camera info.",
+        ),
     )
 
     def set_up(self) -> None:
@@ -64,7 +72,9 @@ class SimNode(SmwmNode):
         self._lock_step = self.value("lock_step")
         # Not every task has distractors: say so only when they are wanted.
         options = {"distractors": True} if self.value("distractors") else {}
-        self._task = make_task(self._contract, **options)
+        self._stream = self._contract.observation.image
+        self._enlarge = self.value("enlarge")
+        self._task = make_task(small(self._contract) if self._enlarge else self._contract, **options)
         self._observation, _ = self._task.reset(seed=self.value("seed"))
 
         action, observation = self._contract.action, self._contract.observation
@@ -73,9 +83,9 @@ class SimNode(SmwmNode):
         self._joints = self._depths = self._infos = None
         if observation.joints:
             self._joints = self.offer(JointState, observation.joints.topic, profile)
-        if observation.depth:
+        if observation.depth and not self._enlarge:
             self._depths = self.offer(Image, observation.depth.topic, profile)
-        if observation.camera_info:
+        if observation.camera_info and not self._enlarge:
             self._infos = self.offer(CameraInfo, observation.camera_info.topic, profile)
         self.listen(command_type(self._contract), action.topic, self._on_command, NEWEST)
         if self._lock_step:
@@ -228,7 +238,10 @@ class SimNode(SmwmNode):
             self._infos.publish(self._camera_info(stamp))
         if self._depths and self._depths.get_subscription_count():
             self._depths.publish(self._depth(stamp))
-        self._images.publish(encode_image(self._contract, self._observation["pixels"], stamp_ns, FRAME))
+        pixels = self._observation["pixels"]
+        if self._enlarge:
+            pixels = enlarge(pixels, self._stream)
+        self._images.publish(encode_image(self._contract, pixels, stamp_ns, FRAME))
 
     def _camera_info(self, stamp: Time) -> CameraInfo:
         camera = self._task.camera_info
@@ -253,6 +266,15 @@ class SimNode(SmwmNode):
         message.data = pixels.tobytes()
         message.header.stamp, message.header.frame_id = stamp, FRAME
         return message
+
+
+def small(contract: Contract) -> Contract:
+    """Return the contract of a camera that sends no more than the square that the encoder sees."""
+    size = contract.observation.image.size
+    image = contract.observation.image.model_copy(update={"width": size, "height": size, "crop": None})
+    return contract.model_copy(
+        update={"observation": contract.observation.model_copy(update={"image": image})}
+    )
 
 
 def main() -> None:
