@@ -243,12 +243,13 @@ def test_doctor_goes_on_after_a_failed_check(tmp_path: Path, monkeypatch, capsys
     (tmp_path / "bad.yaml").write_text("name: x")
     with pytest.raises(typer.Exit) as ended:
         doctor.doctor(robot=str(tmp_path / "bad.yaml"), checkpoint=None, as_json=True)
-    assert ended.value.exit_code == 2
+    assert ended.value.exit_code == 1
     result = json.loads(capsys.readouterr().out)
     assert result["ok"] is False
-    assert result["checks"]["ROS 2"] == {"ok": True, "detail": "fine"}
-    assert "bad.yaml: action: missing" in result["checks"]["contract"]["detail"]
-    assert result["checks"]["torch"]["ok"] is True
+    assert result["checks"]["ROS 2"] == {"level": "ok", "found": "fine", "expected": "", "mend": ""}
+    assert result["checks"]["contract"]["level"] == "fault"
+    assert "bad.yaml: action: missing" in result["checks"]["contract"]["found"]
+    assert result["checks"]["torch"]["level"] == "ok"
 
 
 def test_goal_pictures_keep_their_colours(tmp_path: Path):
