@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from smwm_ros.contract import Contract
 
-REACTION = 2.0
+REACTION = 3.0
 """
-Control periods that a joint may go on before it begins to brake: one until the next command can go out, and
-as much again for commands that come late and for joints that follow late.
+Control periods that a joint may go on before it begins to brake: one and a half until the next command, which
+is as long as a gate waits for the next plan, and as much again for commands that come late and joints that
+follow late.
 """
 
 
@@ -95,11 +96,15 @@ class JointLimits:
             self._commands.popleft()
 
     def limit(self, values: Sequence[float], time: int) -> Sequence[float]:
-        """Slow down the velocities that would carry their joints beyond the limits, if those are known."""
-        if not self._joints or self.flaw(time):
+        """Slow down the velocities that would carry their joints beyond the limits; if unknown, to zero."""
+        if not self._joints:
             return values
         limited = list(values)
+        unknown = self.flaw(time)
         for joint in self._joints.values():
+            if unknown:
+                limited[joint.index] = 0.0
+                continue
             back, forth = self._moved(joint, time)
             fastest = self._fastest(joint.high - joint.position - forth, joint.braking)
             slowest = -self._fastest(joint.position + back - joint.low, joint.braking)
@@ -118,7 +123,7 @@ class JointLimits:
                 back, forth = back + min(way, 0.0), forth + max(way, 0.0)
             if begin <= joint.measured:
                 break
-            end = begin
+            end = min(end, begin)
         return back, forth
 
     def _fastest(self, gap: float, braking: float) -> float:

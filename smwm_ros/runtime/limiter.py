@@ -39,7 +39,8 @@ class Limiter:
         self._kind = action.safe
         self._safe: list[float] | None = None if action.safe == "hold" else action.safe_values.tolist()
         self._last = self._safe
-        self._sent: int | None = None
+        self.sent: int | None = None
+        """When the last command was sent."""
 
     def limit(self, target: Sequence[float], time: int) -> tuple[NDArray[np.float64], str]:
         """
@@ -60,7 +61,7 @@ class Limiter:
         sent = self._slowly(inside, self._last, self._seconds(time))
         if not _same(sent, inside):
             reason = "change limit"
-        self._last, self._sent = sent, time
+        self._last, self.sent = sent, time
         self.joints.sent(sent, time)
         return np.array(sent), reason
 
@@ -84,6 +85,10 @@ class Limiter:
             target = self._shrunk(self._last, self._seconds(time))
         return None if target is None else self.limit(target, time)[0]
 
+    def rest(self) -> None:
+        """Take the robot to be at rest at its safe action, as before the first command."""
+        self._last = self._last if self._safe is None else self._safe
+
     @property
     def settled(self) -> bool:
         """Whether the last command is the safe action."""
@@ -91,9 +96,9 @@ class Limiter:
 
     def _seconds(self, time: int) -> float:
         """Return over how long the next command may change. A clock that was turned back: a new start."""
-        if self._sent is None or time < self._sent:
+        if self.sent is None or time < self.sent:
             return self._period
-        return min((time - self._sent) * 1e-9, self._period)
+        return min((time - self.sent) * 1e-9, self._period)
 
     def _slowly(self, target: Sequence[float], last: Sequence[float] | None, seconds: float) -> list[float]:
         """Return the values nearest to the target that the limits of change and value allow."""

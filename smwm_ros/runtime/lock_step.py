@@ -33,7 +33,7 @@ class LockStepGate(PlanGate):
     While the emergency stop is latched, plans get safe actions for their ticks: the simulator goes on as
     long as somebody plans.
 
-    A command changes, and the robot moves, by ROS time.
+    A command changes, and the robot moves, by ROS time; after a reset it begins at rest.
     """
 
     ignored = (OUT_OF_ORDER, TOO_OLD)
@@ -89,6 +89,7 @@ class LockStepGate(PlanGate):
             since, self._halting = tick - self._halting, None
             if since > self._contract.max_gap_ns:
                 return None
+            self._begin_at_rest(tick)
             return self._answer(self._safe(tick, steady), tick, steady)
         plan = self._plan
         if plan is None:
@@ -99,7 +100,13 @@ class LockStepGate(PlanGate):
         index = round((tick - plan.stamp) / self._period)
         if not 0 <= index < plan.execute:
             return None
+        self._begin_at_rest(tick)
         return self._answer(self._send(plan.actions[index:], tick, steady, plan.evidence), tick, steady)
+
+    def _begin_at_rest(self, tick: int) -> None:
+        sent = self._limiter.sent
+        if sent is not None and not -self._future_limit() <= tick - sent <= self._contract.max_gap_ns:
+            self._limiter.rest()
 
     def _answer(self, command: Command | None, tick: int, steady: float) -> Command | None:
         """Take note that a tick has its command."""
