@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from functools import cache
 
 from smwm_ros.errors import SimulationError
 
@@ -26,6 +27,8 @@ except Exception as error:  # PyOpenGL raises whatever it trips over, AttributeE
 
 __all__ = ["make_renderer", "mujoco"]
 
+_RENDERERS: weakref.WeakSet[mujoco.Renderer] = weakref.WeakSet()
+
 
 def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
     """
@@ -38,8 +41,17 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
         renderer = mujoco.Renderer(model, height, width)
     except Exception as error:  # the GL libraries raise classes of their own
         raise _no_gl(error) from error
-    # MuJoCo ends GL at the interpreter's exit, after which a renderer can no longer be freed in silence.
-    # This runs before that, as it is registered later; closing twice does no harm.
-    reference = weakref.ref(renderer)
-    atexit.register(lambda: (alive := reference()) and alive.close())
+    _close_at_exit()
+    _RENDERERS.add(renderer)
     return renderer
+
+
+@cache
+def _close_at_exit() -> None:
+    """
+    Close what renderers there are before MuJoCo ends GL at the interpreter's exit.
+
+    After that, one can no longer be freed in silence. What is registered later runs earlier, and MuJoCo
+    registers its own before the first renderer is made. Closing twice does no harm.
+    """
+    atexit.register(lambda: [renderer.close() for renderer in tuple(_RENDERERS)])
