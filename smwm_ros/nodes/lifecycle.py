@@ -6,38 +6,25 @@ The base owns every transition. A node writes only ``set_up``, ``start``, ``stop
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile
-from rclpy.subscription import Subscription
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 
-from smwm_ros.contract import Contract, load_contract
-from smwm_ros.errors import ConfigError, SmwmError
-from smwm_ros.nodes.diagnostics import Monitor
-from smwm_ros.nodes.endpoints import Endpoints
+from smwm_ros.errors import SmwmError
+from smwm_ros.nodes.guarded import GuardedNode
 from smwm_ros.nodes.heartbeat import PERIOD, Heartbeat, Life
-from smwm_ros.nodes.parameters import AUTOSTART, Param, Parameters
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
     TransitionCallbackReturn.FAILURE,
     TransitionCallbackReturn.ERROR,
 )
-REPEAT = 5.0
-"""Seconds between two log lines about the same kind of fault."""
 
 
-class SmwmNode(LifecycleNode):
+class SmwmNode(GuardedNode):
     """
     A lifecycle node whose transitions cannot fail silently.
 
@@ -51,19 +38,14 @@ class SmwmNode(LifecycleNode):
     traceback), shown in diagnostics until a transition succeeds, and makes the transition fail; rclpy alone
     would swallow it. After a SmwmError in ``set_up`` or ``start`` the node is where it was before. Whatever
     else is raised is an error, after which all is torn down and the node unconfigured.
-
-    Publishers and subscriptions are made by ``offer`` and ``listen``, so that their quality of service are
-    parameters. Callbacks made by ``listen``, ``every`` and ``serve`` run only while the node is active, and
-    an exception in one is a counted fault, not the end of the process.
     """
 
-    parameters: ClassVar[tuple[Param, ...]] = ()
     depends_on: ClassVar[tuple[str, ...]] = ()
     """Nodes without which it is of no use. When one falls silent, diagnostics say so at once."""
 
     def __init__(self, name: str, **arguments: Any) -> None:
         """
-        Make the node and declare its parameters.
+        Make the node; see :class:`GuardedNode`.
 
         Args:
             name: the node's name, unless remapped.
@@ -73,23 +55,11 @@ class SmwmNode(LifecycleNode):
             ConfigError: a parameter was given a wrong value.
         """
         super().__init__(name, **arguments)
-        self.monitor = Monitor()
-        self.active = False
-        self._made = False  # something that cleanup must destroy
-        self.declared = Parameters(self, lambda: self._made, self._check_change, self._change)
-        self.declared.declare((AUTOSTART, *self.parameters))
-        self._endpoints = Endpoints(self, self.declared, self.monitor)
         self.finished: Future[int] = Future()
         """Resolved with the exit code when the process should end; see :meth:`finish`."""
         self.failure = ""
         """Why the last failed transition failed."""
-        self.hardware = ""
-        """Shown in diagnostics; set it to the contract's name."""
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._logged: dict[str, float] = {}
         self._broken = ""
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self._tell, clock=self._steady)
         self._heart = Heartbeat(self, name, self.depends_on, self._on_life)
         self.create_timer(PERIOD, self._beat, clock=self._steady)
         self._permanent = {id(entity) for entity in self._entities()}
@@ -109,52 +79,6 @@ class SmwmNode(LifecycleNode):
     def release(self) -> None:
         """Give back memory, after ``tear_down``, when nothing holds on to it any more."""
 
-    def report(self) -> None:
-        """Put into ``monitor`` what the next diagnostics should show; called each second while configured."""
-
-    def check_change(self, values: dict[str, Any]) -> None:
-        """
-        Say whether these values of the dynamic parameters, all of them by name, go together.
-
-        Called before a change is accepted, while the node is configured; nothing may be taken over yet.
-
-        Raises:
-            SmwmError: they do not; nothing changes, and whoever wanted it is told why.
-        """
-
-    def change(self, values: dict[str, Any]) -> None:
-        """Take over the dynamic parameters, all of them by name; called in the executor's thread."""
-
-    def value(self, name: str) -> Any:
-        """Return the value of a declared parameter."""
-        return self.get_parameter(name).value
-
-    def read_contract(self) -> Contract:
-        """
-        Load the contract named by the parameter ``contract``.
-
-        Raises:
-            ConfigError: the parameter is empty.
-            ContractError: the file is missing or not a valid contract.
-        """
-        path = self.value("contract")
-        if not path:
-            raise ConfigError(
-                f"{self.get_fully_qualified_name()}: the parameter 'contract' is empty; "
-                "set it to the path of the robot contract, as in: -p contract:=config/robots/reacher.yaml"
-            )
-        contract = load_contract(path)
-        self.hardware = contract.name
-        return contract
-
-    def fault(self, kind: str, message: str) -> None:
-        """Count a fault, show it in diagnostics, and log it, but not more often than each 5 s."""
-        self.monitor.fault(kind, message)
-        now = time.monotonic()
-        if now - self._logged.get(kind, -REPEAT) >= REPEAT:
-            self._logged[kind] = now
-            self.get_logger().warning(f"{message} [{kind}: {self.monitor.count(kind)} so far]")
-
     def break_down(self, why: str) -> None:
         """
         Leave the active state through the error state, as there is no going on; any thread may call it.
@@ -168,58 +92,18 @@ class SmwmNode(LifecycleNode):
         if not self.finished.done():
             self.finished.set_result(code)
 
-    def offer(self, kind: Any, topic: str, profile: QoSProfile) -> Publisher[Any]:
-        """Make a publisher."""
-        return self._endpoints.publisher(kind, topic, profile)
-
-    def listen(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile
-    ) -> Subscription[Any]:
-        """Subscribe; the callback runs only while the node is active."""
-        return self._endpoints.subscription(kind, topic, self._guarded(callback), profile)
-
-    def every(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call back periodically, in steady time, while the node is active."""
-        self.create_timer(seconds, self._guarded(callback), clock=self._steady)
-
-    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
-        """
-        Offer a service whose response has ``success`` and ``message``.
-
-        The callback gets the request and an empty response and returns the response. While the node
-        is inactive, or when the callback raises, the response is a failure with the reason.
-        """
-
-        def answer(request: Any, response: Any) -> Any:
-            if not self.active:
-                return kind.Response(success=False, message=f"{self.get_name()} is not active")
-            try:
-                return callback(request, response)
-            except SmwmError as error:
-                return kind.Response(success=False, message=str(error))
-            except Exception as error:
-                self.log_exception(f"service {name}", error)
-                return kind.Response(success=False, message=f"internal error: {error!r}")
-
-        self.create_service(kind, name, answer)
-
-    @property
-    def state(self) -> str:
-        """The lifecycle state."""
-        return self._state_machine.current_state[1]
-
     def bring_up(self) -> bool:
         """Configure and activate; False if either failed (the reason is logged)."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     def shut_down(self) -> None:
         """Stop and let go, from whatever state."""
-        if self._made:
+        if self.configured:
             self.trigger_shutdown()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run ``set_up``; undo all if that fails."""
-        self._made = True
+        self.configured = True
         result = self._attempt("configure", self.set_up)
         if result == SUCCESS:
             self.monitor.clear("transition")
@@ -283,22 +167,6 @@ class SmwmNode(LifecycleNode):
         self._heart.tell(active=False)
         return self._attempt(what, self.stop) == SUCCESS
 
-    def _check_change(self, values: dict[str, Any]) -> None:
-        try:
-            self.check_change(values)
-        except SmwmError:
-            raise
-        except Exception as error:
-            self.log_exception("checking parameters", error)
-            raise ConfigError(f"internal error: {error!r}") from error
-
-    def _change(self, values: dict[str, Any]) -> None:
-        try:
-            self.change(values)
-        except Exception as error:
-            self.log_exception("changing parameters", error)
-            self.monitor.fault("fault.exception", f"changing parameters: {error!r}")
-
     def _break_down(self, why: str) -> None:
         if self.active:
             self.get_logger().error(why)
@@ -312,15 +180,18 @@ class SmwmNode(LifecycleNode):
         self._failed(why)
 
     def _let_go(self) -> bool:
-        if not self._made:
+        if not self.configured:
             return True
-        self._made = False
+        self.configured = False
         succeeded = self._attempt("tear down", self.tear_down) == SUCCESS
         for entity in self._entities():
             if id(entity) not in self._permanent:
                 self._destroy(entity)
         self._endpoints.forget()
         self.release()
+        # rclpy's group keeps a reference to everything that ever was in it.
+        known = self.default_callback_group.entities
+        known -= {reference for reference in known if reference() is None}
         return succeeded
 
     def _beat(self) -> None:
@@ -361,44 +232,3 @@ class SmwmNode(LifecycleNode):
         ):
             if destroy(entity):
                 return
-
-    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: Any) -> None:
-            if not self.active:
-                return
-            try:
-                callback(*arguments)
-            except SmwmError as error:
-                self.fault("fault.message", str(error))
-            except Exception as error:
-                self.log_exception(callback.__name__, error)
-                self.monitor.fault("fault.exception", f"{callback.__name__}: {error!r}")
-
-        return call
-
-    def log_exception(self, what: str, error: Exception) -> None:
-        """Log an exception that is a defect, with its traceback."""
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.get_logger().error(f"{what} failed: {error!r}\n{trace}")
-
-    def publish_diagnostics(self, wait: Duration | None = None) -> None:
-        """Say how the node does, as it does each second; wait until reliable listeners have heard it."""
-        if self._made:
-            self._guarded_report()
-        status = self.monitor.status(self.get_fully_qualified_name(), self.hardware, self.state)
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
-        if wait is not None:
-            self._diagnostics.wait_for_all_acked(wait)
-
-    def _guarded_report(self) -> None:
-        try:
-            self.report()
-        except Exception as error:
-            self.log_exception("report", error)
-            self.monitor.fault("fault.exception", f"report: {error!r}")
-
-    def _tell(self) -> None:
-        self._endpoints.examine()
-        self.publish_diagnostics()

@@ -53,6 +53,22 @@ def run(make_node: Callable[[], SmwmNode]) -> None:
     sys.exit(_spin(make_node, signalled))
 
 
+def _work(node: SmwmNode, executor: SingleThreadedExecutor) -> None:
+    """Spin until the node has finished, whatever requests come: rclpy's own services raise for some."""
+    while not node.finished.done():
+        try:
+            executor.spin_until_future_complete(node.finished)
+        except ExternalShutdownException:
+            raise
+        except Exception as error:
+            node.defect("handling a request or a message", error)
+            # rclpy forgets to, when it raises before the callback: nothing would be called any more.
+            group = node.default_callback_group
+            if (entity := group._active_entity) is not None:
+                entity._executor_event = False
+                group.ending_execution(entity)
+
+
 def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
     try:
         rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
@@ -72,7 +88,7 @@ def _spin(make_node: Callable[[], SmwmNode], signalled: Future[int]) -> int:
                 notify_failed(node.failure)
                 return 1
             notify_ready()
-            executor.spin_until_future_complete(node.finished)
+            _work(node, executor)
     except ExternalShutdownException:
         return 1
     finally:

@@ -7,6 +7,7 @@ from array import array
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from smwm_ros import msg
 from smwm_ros.errors import DataError
@@ -20,6 +21,7 @@ from smwm_ros.srv import Predict
 
 MOST_TRANSITIONS = 65_536
 """Latent transitions that one Predict request may ask for; the belief waits meanwhile."""
+SURPRISED = "the images are not what the actions should lead to: something was moved, or is broken"
 
 
 class WorldModelNode(ModelNode):
@@ -58,6 +60,7 @@ class WorldModelNode(ModelNode):
 
     def start(self) -> None:
         """Start without any observation."""
+        self.monitor.clear("surprise")
         self._tracker = BeliefTracker(
             self._contract,
             self._model,
@@ -72,7 +75,7 @@ class WorldModelNode(ModelNode):
 
     def tear_down(self) -> None:
         """Free the model."""
-        self._model = None
+        self._model = self._tracker = None
 
     def _on_applied(self, message: msg.AppliedAction) -> None:
         try:
@@ -100,6 +103,10 @@ class WorldModelNode(ModelNode):
             self._beliefs.publish(belief_to_message(belief))
             self.monitor.done(time.monotonic() - arrival)
             self.monitor.show(surprise=f"{belief.surprise:.3f}", surprised=belief.surprised)
+            if belief.surprised:
+                self.monitor.stand("surprise", SURPRISED, DiagnosticStatus.WARN)
+            else:
+                self.monitor.clear("surprise")
 
     def _on_predict(self, request: Predict.Request, response: Predict.Response) -> Predict.Response:
         model, contract = self._model, self._contract

@@ -6,21 +6,33 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from robot import write_contract
 from std_msgs.msg import Float64, String
+from toy import ToyModel, ToyPlanner
 
 from smwm_ros.errors import ConfigError, DataError
+from smwm_ros.nodes import modelled
 from smwm_ros.nodes.lifecycle import SmwmNode
+from smwm_ros.nodes.modelled import ModelNode
+from smwm_ros.nodes.perception_node import PerceptionNode
+from smwm_ros.nodes.planner_node import PlannerNode
 from smwm_ros.nodes.qos import NEWEST
+from smwm_ros.nodes.world_model_node import WorldModelNode
 
 SHUTDOWNS = {("shutdown", state): f"{state}_shutdown" for state in ("unconfigured", "inactive", "active")}
 TOY = str(Path(__file__).with_name("toy.py"))
@@ -207,6 +219,68 @@ def test_callbacks_run_only_while_active_and_outlive_exceptions(node: Fragile) -
     count = node.steps.count("tick")
     spin(node, 0.1)
     assert node.steps.count("tick") == count
+
+
+@pytest.mark.parametrize("kind", [PerceptionNode, WorldModelNode, PlannerNode])
+def test_cleanup_lets_go_of_the_network_before_the_gpu_gives_its_memory_back(
+    kind: type[ModelNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pins that nothing holds on to the network then; a cache emptied earlier would give back nothing."""
+    contract = write_contract(tmp_path / "robot.yaml")
+    models: list[weakref.ref[ToyModel]] = []
+    gone: list[bool] = []
+
+    def load(*_: Any) -> ToyModel:
+        model = ToyModel(contract)
+        models.append(weakref.ref(model))
+        return model
+
+    gpu = SimpleNamespace(
+        mem_get_info=lambda: (3e9, 8e9),
+        memory_allocated=lambda: 4e6,
+        memory_reserved=lambda: 6e6,
+        empty_cache=lambda: gone.append(models[-1]() is None),
+    )
+    monkeypatch.setattr(modelled, "_cuda", lambda: gpu)
+    parameters = (f"contract:={tmp_path / 'robot.yaml'}", "checkpoint:=toy")
+    rclpy.init(args=["--ros-args", *(text for one in parameters for text in ("-p", one))])
+    try:
+        options = {"planner": ToyPlanner} if kind is PlannerNode else {}
+        node = kind("tested", load=load, **options)
+        for _ in range(2):
+            assert node.bring_up()
+            node.report()
+            values = {pair.key: pair.value for pair in node.monitor.status("tested").values}
+            assert (values["gpu_memory_mb"], values["gpu_free_mb"]) == ("4.0", "3000 of 8000")
+            node.trigger_deactivate()
+            node.trigger_cleanup()
+        assert gone == [True, True]
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+def test_a_request_that_rclpy_chokes_on_does_not_end_the_process() -> None:
+    """Pins the answer to a parameter of a type that there is not: none, a counted fault, and life goes on."""
+    command = [sys.executable, TOY, "action", "--ros-args", "-p", "contract:=config/robots/reacher.yaml"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        rclpy.init()
+        client = rclpy.create_node("client")
+        executor = SingleThreadedExecutor()
+        executor.add_node(client)
+        service = client.create_client(SetParameters, "action/set_parameters")
+        assert service.wait_for_service(30)
+        for number in (135, ParameterType.PARAMETER_STRING, 135, ParameterType.PARAMETER_STRING):
+            value = ParameterValue(type=number, string_value="any")
+            request = SetParameters.Request(parameters=[Parameter(name="model", value=value)])
+            future = service.call_async(request)
+            executor.spin_until_future_complete(future, timeout_sec=0.5 if number == 135 else 30)
+            assert future.done() == (number != 135)
+        executor.shutdown()
+        client.destroy_node()
+        rclpy.shutdown()
+        process.terminate()
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
