@@ -46,8 +46,14 @@ class ExplorerNode(SmwmNode):
             low=0,
             description="Draws the actions; episode e of the simulator is reset with seed + e.",
         ),
-        Param(name="episodes", default=0, low=0, description="Episodes until the node ends; 0: never."),
-        Param(name="episode_ticks", default=200, low=2, description="Images in each episode."),
+        Param(
+            name="episodes",
+            default=0,
+            low=0,
+            unit="episodes",
+            description="So many are made until the node ends; 0: any number.",
+        ),
+        Param(name="episode_ticks", default=200, low=2, unit="images", description="Length of each episode."),
     )
 
     def set_up(self) -> None:

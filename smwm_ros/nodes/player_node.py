@@ -64,7 +64,8 @@ class PlayerNode(SmwmNode):
             default=1.0,
             low=0.0,
             high=86_400.0,
-            description="Seconds to wait, at most, until each topic has a subscriber.",
+            unit="s",
+            description="Longest wait until each topic has a subscriber.",
         ),
     )
 

@@ -64,7 +64,8 @@ class RecorderNode(SmwmNode):
             default=500,
             low=1,
             high=100_000,
-            description="Messages of a topic that may wait in the middleware; beyond it the oldest are lost.",
+            unit="messages",
+            description="Those of a topic that may wait in the middleware; beyond it the oldest are lost.",
         ),
         *from_settings(RecorderSettings),
     )

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from smwm_ros.data.bags.writer import BagWriter
 from smwm_ros.errors import DataError, SmwmError
 from smwm_ros.runtime.backlog import Message, MessageWindow, store
 from smwm_ros.runtime.bag_session import BagSession
-from smwm_ros.validation import Settings
+from smwm_ros.validation import Settings, Unit
 
 MB = 1_000_000
 LOST_KEY = "messages_lost"
@@ -31,16 +31,20 @@ class RecorderSettings(Settings):
     compression: Literal["zstd", "lz4", "none"] = Field(
         "zstd", description="Of the chunks of MCAP files; sqlite3 has none."
     )
-    split_mb: int = Field(0, ge=0, description="Size (MB) at which the next file begins; 0: never.")
-    split_seconds: float = Field(0.0, ge=0, description="Seconds after which the next file begins; 0: never.")
-    backlog_mb: int = Field(
-        256, ge=1, description="Messages (MB) that may wait for the disk; beyond it the oldest are dropped."
+    split_mb: Annotated[int, Unit("MB")] = Field(
+        0, ge=0, description="Size at which the next file begins; 0: never."
     )
-    snapshot_seconds: float = Field(
-        0.0, ge=0, description="Seconds that are kept in memory for the service ~/snapshot; 0: none."
+    split_seconds: Annotated[float, Unit("s")] = Field(
+        0.0, ge=0, description="Time after which the next file begins; 0: never."
     )
-    snapshot_mb: int = Field(
-        256, ge=1, description="Memory (MB) for them; beyond it the oldest messages give way."
+    backlog_mb: Annotated[int, Unit("MB")] = Field(
+        256, ge=1, description="Messages that may wait for the disk; beyond it the oldest are dropped."
+    )
+    snapshot_seconds: Annotated[float, Unit("s")] = Field(
+        0.0, ge=0, description="What is kept in memory for the service ~/snapshot; 0: nothing."
+    )
+    snapshot_mb: Annotated[int, Unit("MB")] = Field(
+        256, ge=1, description="Memory for that; beyond it the oldest messages give way."
     )
 
 

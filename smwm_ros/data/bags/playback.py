@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from smwm_ros.data.bags.read_ahead import ReadAhead
 from smwm_ros.data.bags.timeline import Clock, SteadyClock, Timeline
 from smwm_ros.errors import ConfigError, DataError
+from smwm_ros.validation import Unit
 
 LEAST_ROUND_NS = 100_000_000
 """Of the bag's time: what is repeated is at least so long, even where all messages came at once."""
@@ -41,19 +43,23 @@ class PlaybackSettings(BaseModel):
     rate: float = Field(
         default=1.0, ge=0.001, le=1000.0, description="Speed; 2 plays two seconds of the bag in one."
     )
-    start: float = Field(default=0.0, ge=0.0, description="Seconds of the bag to leave out at its start.")
-    duration: float = Field(default=0.0, ge=0.0, description="Seconds of the bag to play; 0: to its end.")
+    start: Annotated[float, Unit("s")] = Field(
+        default=0.0, ge=0.0, description="How much of the bag to leave out at its start."
+    )
+    duration: Annotated[float, Unit("s")] = Field(
+        default=0.0, ge=0.0, description="How much of the bag to play; 0: to its end."
+    )
     by_stamps: bool = Field(
         default=False,
         description="Go by the stamps in the messages' headers, as for what was recorded in lock-step, and "
         "not by when they were received.",
     )
     loop: bool = Field(default=False, description="Begin again at the end, until stopped.")
-    clock: float = Field(
+    clock: Annotated[float, Unit("Hz")] = Field(
         default=0.0,
         ge=0.0,
         le=10_000.0,
-        description="Publish the bag's time on /clock so many times a (steady) second; 0: not at all.",
+        description="How often to publish the bag's time on /clock, in steady time; 0: not at all.",
     )
 
 
