@@ -141,6 +141,10 @@ class PerceptionNode(ModelNode):
         message, arrival = job
         try:
             latent = self._encode(message)
+            if latent is not None:
+                self._latents.publish(latent)
+                self.monitor.done(time.monotonic() - arrival)
+                self._show(latent)
         except SmwmError as error:
             self.fault("dropped.image", str(error))
         except Exception as error:
@@ -152,11 +156,6 @@ class PerceptionNode(ModelNode):
                 return
             self.log_exception("encoding", error)
             self.monitor.fault("fault.exception", f"encoding: {error!r}")
-        else:
-            if latent is not None:
-                self._latents.publish(latent)
-                self.monitor.done(time.monotonic() - arrival)
-                self._show(latent)
 
     def _encode(self, message: Any) -> msg.Latent | None:
         stamp = from_time(message.header.stamp)
