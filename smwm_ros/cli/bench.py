@@ -27,6 +27,7 @@ for _command in (
     gate_benches.gate_jitter,
     runtime_benches.faults,
     runtime_benches.soak,
+    runtime_benches.fuzz_messages,
     node_benches.lifecycle,
     node_benches.heartbeat,
 ):

@@ -81,3 +81,27 @@ def soak(
             progress=lambda done: bar.update(shown, completed=round(done)),
         )
     show_result(figures, as_json, "soak")
+
+
+def fuzz_messages(
+    count: Annotated[int, typer.Option(min=1, help="Messages, requests and parameters.")] = 50_000,
+    robot: Robot = "reacher",
+    checkpoint: Checkpoint = None,
+    seed: Seed = 0,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first one, to see it again.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Damage messages, requests and parameters at random, and see what the nodes make of them."""
+    from smwm_ros.cli.bench_fuzz_messages import bench_fuzz_messages
+
+    with progress_bar() as bar:
+        shown = bar.add_task("damaged messages", total=count)
+        report = bench_fuzz_messages(
+            count,
+            robot=robot,
+            checkpoint=checkpoint,
+            seed=seed,
+            first=first,
+            progress=lambda done: bar.update(shown, completed=done),
+        )
+    show_result(report.to_json(), as_json, "damaged messages")
