@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import rclpy
+import toy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from robot import write_contract
 from std_msgs.msg import Float64
 
 from smwm_ros.nodes import qos
@@ -138,3 +141,27 @@ def test_a_late_joiner_gets_what_is_latched() -> None:
         heard: list[float] = []
         other.create_subscription(Float64, "/left/latched", lambda one: heard.append(one.data), qos.LATCHED)
         spin(lambda: heard == [3.0])
+
+
+@pytest.mark.parametrize("kind", ["perception", "world_model", "planner", "action"])
+def test_all_names_but_two_lie_in_the_namespace(kind: str, tmp_path: Path) -> None:
+    """Pins that two robots side by side share nothing but diagnostics (and /clock, in simulated time)."""
+    contract = tmp_path / "robot.yaml"
+    write_contract(contract)
+    parameters = ["-p", f"contract:={contract}", "-p", f"checkpoint:={contract}"]
+    rclpy.init(args=["--ros-args", "-r", "__ns:=/left", *parameters])
+    try:
+        node = toy.make(kind)
+        assert node.bring_up()
+        names = {end.topic_name for end in (*node.publishers, *node.subscriptions)}
+        names |= {end.srv_name for end in (*node.services, *node.clients)}
+        own = {node.resolve_topic_name(name) for name in names}
+        assert {name for name in own if not name.startswith("/left/")} <= {
+            "/diagnostics",
+            "/parameter_events",
+        }
+        assert f"/left/heartbeat/{kind}" in own
+        node.shut_down()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()

@@ -32,6 +32,7 @@ from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.perception_node import PerceptionNode
 from smwm_ros.nodes.planner_node import PlannerNode
 from smwm_ros.nodes.qos import NEWEST
+from smwm_ros.nodes.rounds import run_rounds
 from smwm_ros.nodes.world_model_node import WorldModelNode
 
 SHUTDOWNS = {("shutdown", state): f"{state}_shutdown" for state in ("unconfigured", "inactive", "active")}
@@ -115,6 +116,13 @@ def test_rounds_of_transitions_leave_nothing_behind(node: Fragile) -> None:
         assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
         assert node.entities() == before
     assert node.steps == ["set_up", "start", "stop", "tear_down"] * 20
+
+
+def test_rounds_of_transitions_leave_the_process_as_it_was(node: Fragile) -> None:
+    """The short form of `smwm bench lifecycle`; rclpy itself keeps something of every entity in its group."""
+    left = run_rounds(node, 20)
+    assert (left["threads"], left["files"], left["entities"]) == (0, 0, 0)
+    assert left["objects"] < 20
 
 
 @pytest.mark.parametrize(
