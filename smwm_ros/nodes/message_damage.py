@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 REALS = (0.0, -0.0, 1.0, -1.0, 1e-300, 1e300, -1e300, float("nan"), float("inf"), float("-inf"))
-STRINGS = ("", " ", "nobody", "../../etc", "\x00mid\x00", "ü\U0001f916\u202e", "%s%n", "a" * 5_000)
+STRINGS = ("", " ", "nobody", "../outside", "\x00mid\x00", "ü\U0001f916\u202e", "%s%n", "a" * 5_000)
 HUGE = 2_000_000
 """Numbers in the largest array, bytes in the largest image."""
 INTEGERS = {"int8": (-(2**7), 2**7 - 1), "uint8": (0, 255), "octet": (0, 255), "byte": (0, 255)}

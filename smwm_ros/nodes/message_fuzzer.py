@@ -29,108 +29,25 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter as NodeParameter
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from smwm_ros import msg, srv
 from smwm_ros.action import ReachGoal
 from smwm_ros.contract import Contract
-from smwm_ros.messages import command_type, encode_command, encode_image, header, to_time
-from smwm_ros.nodes.action_node import ActionNode
+from smwm_ros.nodes.fuzz_subject import NODES, Subject
 from smwm_ros.nodes.message_damage import STRINGS, damage, damage_bytes
-from smwm_ros.nodes.perception_node import PerceptionNode
-from smwm_ros.nodes.planner_node import PlannerNode
-from smwm_ros.nodes.recorder_node import RecorderNode
-from smwm_ros.nodes.uncalled import never_called
-from smwm_ros.nodes.witness import read_command
-from smwm_ros.nodes.world_model_node import WorldModelNode
+from smwm_ros.nodes.sound_messages import SoundMessages
 from smwm_ros.resources import find_contract
-from smwm_ros.runtime.testimony import Sent, Testimony
+from smwm_ros.runtime.testimony import Testimony
 from smwm_ros.runtime.worker import Worker
 
-NODES = {
-    "perception": PerceptionNode,
-    "world_model": WorldModelNode,
-    "planner": PlannerNode,
-    "action": ActionNode,
-    "recorder": RecorderNode,
-}
 WIRE, SOUND, GOAL = 0.02, 0.1, 0.01
 """Shares of the cases: raw bytes, messages left as they are, goals."""
-LEFT_OUT = ("/clock", "/parameter_events")
 SMALL = {"samples": 8, "iterations": 1, "elites": 4}
 """Settings of the planner: its searches are not what is looked at."""
 SETTLE = 20
 """Cases from one turn of the executor to the next, for timers and what else waits."""
 ANSWER = 10.0
 """Seconds that an answer to a goal may take."""
-
-
-class Subject:
-    """One node, and what it does with a message."""
-
-    def __init__(self, name: str, parameters: dict[str, Any]) -> None:
-        """Start the node."""
-        overrides = [NodeParameter(key, value=value) for key, value in parameters.items()]
-        self.name = name
-        self.node = NODES[name](name, namespace=f"fuzz/{name}", parameter_overrides=overrides)
-        self.events: list[str] = []
-        """What it noted of the case in hand: ``done``, ``sent``, kinds of faults and tallies."""
-        self.commands: list[Sent] = []
-        self._gate: dict[str, str] = {}
-        monitor = self.node.monitor
-        monitor.done = self._noting(monitor.done, lambda *_: "done")
-        monitor.fault = self._noting(monitor.fault, lambda kind, _: kind)
-        monitor.tally = self._noting(monitor.tally, lambda kind: kind)
-        monitor.show = self._showing(monitor.show)
-        if not self.node.bring_up():
-            raise SystemExit(f"{name} did not start: {self.node.failure}")
-        for publisher in self.node.publishers:
-            publisher.publish = self._noting(publisher.publish, lambda _: "sent")
-        self.given = {name: self.node.get_parameter(name) for name in self.node._parameters}
-        self.subscriptions = [s for s in self.node.subscriptions if s.topic_name not in LEFT_OUT]
-        self.called = [s for s in self.subscriptions if s.callback is not never_called]
-        self.services = list(self.node.services)
-
-    def watch_commands(self, contract: Contract) -> None:
-        """Note every command that is published."""
-        topic = self.node.resolve_topic_name(contract.action.topic)
-        (publisher,) = (p for p in self.node.publishers if p.topic_name == topic)
-        publish = publisher.publish
-
-        def noting(message: Any) -> None:
-            self.commands.append(Sent(time.monotonic(), read_command(contract, message)))
-            publish(message)
-
-        publisher.publish = noting
-
-    def look(self) -> None:
-        """Note what the gate has counted since the last look."""
-        if self.name == "action":
-            self.node.report()
-
-    def restore(self) -> None:
-        """Take back what parameters were changed."""
-        now = {name: self.node.get_parameter(name) for name in self.given}
-        if changed := [self.given[name] for name in now if now[name].value != self.given[name].value]:
-            self.node.set_parameters(changed)
-
-    def _noting(self, call: Callable[..., Any], what: Callable[..., str]) -> Callable[..., Any]:
-        def noting(*arguments: Any) -> Any:
-            self.events.append(what(*arguments))
-            return call(*arguments)
-
-        return noting
-
-    def _showing(self, show: Callable[..., None]) -> Callable[..., None]:
-        def showing(**values: Any) -> None:
-            counts = {key: str(value) for key, value in values.items() if key.startswith("gate.")}
-            self.events += [key for key, value in counts.items() if self._gate.get(key) != value]
-            self._gate.update(counts)
-            show(**values)
-
-        return showing
 
 
 class Fuzzer:
@@ -152,50 +69,47 @@ class Fuzzer:
         self._seed = seed
         path = str(folder / "robot.yaml")
         Path(path).write_text(contract.model_dump_json(), encoding="utf-8")
-        model = {"contract": path, "checkpoint": checkpoint, "device": "cpu"}
-        parameters: dict[str, dict[str, Any]] = dict.fromkeys(("perception", "world_model"), model)
-        parameters |= {"planner": model | SMALL, "action": {"contract": path}}
+        common = {"contract": path, "checkpoint": checkpoint, "device": "cpu"}
+        parameters: dict[str, dict[str, Any]] = dict.fromkeys(("perception", "world_model"), common)
+        parameters |= {"planner": common | SMALL, "action": {"contract": path}}
         parameters["recorder"] = {"contract": path, "bag": str(folder / "bag"), "record": True}
         self.subjects = [Subject(name, parameters[name]) for name in NODES]
         self._action = next(s for s in self.subjects if s.name == "action")
         self._action.watch_commands(contract)
         self._planner = next(s for s in self.subjects if s.name == "planner")
-        self._model = self._planner.node._model
+        model = self._planner.node._model
+        self._sound = SoundMessages(contract, model.id, model.latent_size)
         self._helper = Node("fuzz_helper", enable_rosout=False, start_parameter_services=False)
         self._goals = ActionClient(self._helper, ReachGoal, "/fuzz/planner/reach_goal")
         self._wires: dict[str, Any] = {}
         self._executor = SingleThreadedExecutor()
         for node in (self._helper, *(s.node for s in self.subjects)):
             self._executor.add_node(node)
-        self._image = np.zeros(
-            (contract.observation.image.height, contract.observation.image.width, 3), np.uint8
-        )
-        self._sequence = 0
 
-    def plan(self, number: int) -> tuple[str, Callable[[], str], np.random.Generator]:
+    def plan(self, number: int) -> tuple[str, Callable[[], str]]:
         """Draw a case: its kind, and what to do."""
         generator = np.random.default_rng([self._seed, number])
         chance = generator.random()
         subject = self.subjects[generator.integers(len(self.subjects))]
         if chance < GOAL:
-            return "goal reach_goal", lambda: self._goal(generator), generator
-        if chance < GOAL + WIRE or not subject.called:
+            return "goal reach_goal", lambda: self._goal(generator)
+        if chance < GOAL + WIRE:
             subscription = subject.subscriptions[generator.integers(len(subject.subscriptions))]
             kind = f"bytes {_short(subscription.topic_name)}"
-            return kind, lambda: self._bytes(subject, subscription, generator), generator
-        # Messages are what comes most; requests and parameters together a third.
-        if generator.random() < 2 / 3:
+            return kind, lambda: self._bytes(subject, subscription, generator)
+        # Messages are what comes most; the recorder takes its own from the middleware unread.
+        if subject.called and generator.random() < 2 / 3:
             subscription = subject.called[generator.integers(len(subject.called))]
             kind = f"message {_short(subscription.topic_name)}"
-            return kind, lambda: self._message(subject, subscription, generator), generator
+            return kind, lambda: self._message(subject, subscription, generator)
         if generator.random() < 0.5:
-            return f"parameter {subject.name}", lambda: self._parameters(subject, generator), generator
+            return f"parameter {subject.name}", lambda: self._parameters(subject, generator)
         service = subject.services[generator.integers(len(subject.services))]
         kind = f"request {_short(service.service_name)}"
-        return kind, lambda: self._request(subject, service, generator), generator
+        return kind, lambda: self._request(subject, service, generator)
 
     def _message(self, subject: Subject, subscription: Any, generator: np.random.Generator) -> str:
-        sound = self._sound(subscription.msg_type, generator)
+        sound = self._sound.message(subscription.msg_type, generator)
         broken = generator.random() >= SOUND
         message = _through(damage(sound, generator) if broken else sound)
         subject.events.clear()
@@ -203,7 +117,7 @@ class Fuzzer:
         subject.events.clear()
         subscription.callback(message)
         subject.look()
-        wrong = self._wrong(message)
+        wrong = self._sound.flaw(message)
         if wrong and not [event for event in subject.events if event not in ("done", "sent")]:
             return f"unnoticed: {wrong}"
         return _outcome(subject.events)
@@ -216,7 +130,7 @@ class Fuzzer:
             while not self._wires[topic].get_subscription_count() and time.monotonic() < end:
                 time.sleep(0.01)
         subject.events.clear()
-        sound = damage(self._sound(kind, generator), generator)
+        sound = damage(self._sound.message(kind, generator), generator)
         self._wires[topic].publish(damage_bytes(serialize_message(sound), generator))
         for _ in range(3):
             self._executor.spin_once(0.001)
@@ -224,7 +138,7 @@ class Fuzzer:
 
     def _request(self, subject: Subject, service: Any, generator: np.random.Generator) -> str:
         kind = service.srv_type
-        sound = self._sound_request(kind, generator)
+        sound = self._sound.request(kind, generator)
         request = _through(damage(sound, generator) if generator.random() >= SOUND else sound)
         if kind is ChangeState:
             request.transition.id = int(generator.integers(100, 256))  # none that exists
@@ -274,10 +188,7 @@ class Fuzzer:
         return "used" if all(result.successful for result in results) else "refused"
 
     def _goal(self, generator: np.random.Generator) -> str:
-        sound = ReachGoal.Goal(image=encode_image(self._contract, self._image, 0, raw=True), tolerance=0.5)
-        if generator.random() < 0.5:
-            sound.image = Image()
-            sound.latent = [0.0] * self._model.latent_size
+        sound = self._sound.goal(generator)
         sent = self._goals.send_goal_async(damage(sound, generator) if generator.random() >= SOUND else sound)
         self._until(sent.done, "answer to a goal")
         handle = sent.result()
@@ -318,82 +229,6 @@ class Fuzzer:
             subject.node.shut_down()
         self._executor.shutdown()
 
-    def _sound(self, kind: Any, generator: np.random.Generator) -> Any:
-        """Return a message as the node wants it, as of now."""
-        now = time.time_ns()
-        if kind in (Image, CompressedImage):
-            return encode_image(self._contract, self._image, now, "camera")
-        size, action = self._model.latent_size, self._contract.action
-        values = generator.uniform(action.low, action.high)
-        if kind is msg.Latent:
-            return msg.Latent(header=header(now), model=self._model.id, values=[0.1] * size)
-        if kind is msg.Belief:
-            return msg.Belief(
-                header=header(now), evidence=to_time(now), model=self._model.id, latent=[0.1] * size
-            )
-        if kind is msg.AppliedAction:
-            return msg.AppliedAction(header=header(now), evidence=to_time(now), values=values.tolist())
-        if kind is msg.Plan:
-            self._sequence += 1
-            return msg.Plan(
-                header=header(now),
-                evidence=to_time(now),
-                model=self._model.id,
-                sequence=self._sequence,
-                period=self._contract.period,
-                action_size=action.size,
-                execute=1,
-                actions=generator.uniform(action.low, action.high, (5, action.size)).ravel().tolist(),
-            )
-        if kind is JointState and self._contract.observation.joints:
-            names = list(self._contract.observation.joints.names)
-            return JointState(header=header(now), name=names, position=[0.0] * len(names))
-        if kind is command_type(self._contract):
-            return encode_command(self._contract, values, now)
-        return kind()
-
-    def _sound_request(self, kind: Any, generator: np.random.Generator) -> Any:
-        request = kind.Request()
-        if kind is srv.Predict:
-            batch, horizon = (int(n) for n in generator.integers(1, 4, 2))
-            contract = self._contract
-            request = srv.Predict.Request(
-                batch=batch,
-                horizon=horizon,
-                latents=[0.1] * (batch * self._model.latent_size),
-                actions=[0.0] * (batch * horizon * contract.block_size),
-            )
-        return request
-
-    def _wrong(self, message: Any) -> str:
-        """Say what is so wrong with a message that it must be counted; empty if nothing is."""
-        if isinstance(message, msg.AppliedAction):
-            return _not(message.values, self._contract.action.size)
-        if isinstance(message, msg.Latent):
-            return (
-                "model" if message.model != self._model.id else _not(message.values, self._model.latent_size)
-            )
-        if isinstance(message, msg.Belief):
-            return (
-                "model" if message.model != self._model.id else _not(message.latent, self._model.latent_size)
-            )
-        if isinstance(message, msg.Plan) and len(message.actions):
-            return _not(message.actions, len(message.actions))
-        if isinstance(message, Image):
-            stream = self._contract.observation.image
-            if (message.height, message.width) != (stream.height, stream.width):
-                return "size"
-            if message.encoding != stream.encoding:
-                return "encoding"
-            return "too few bytes" if len(message.data) < message.height * message.width else ""
-        return ""
-
-
-def _not(values: Any, size: int) -> str:
-    if len(values) != size:
-        return f"{len(values)} numbers instead of {size}"
-    return "" if np.isfinite(np.array(values)).all() else "not finite"
-
 
 def _outcome(events: list[str]) -> str:
     if "fault.exception" in events:
@@ -423,7 +258,7 @@ def run(fuzzer: Fuzzer, first: int, last: int, write: Callable[[dict[str, Any]],
         write: takes a line before each case, and one after it.
     """
     for number in range(first, last):
-        kind, act, _ = fuzzer.plan(number)
+        kind, act = fuzzer.plan(number)
         write({"number": number, "kind": kind})
         try:
             outcome = act()
@@ -445,7 +280,10 @@ def main() -> None:
     given = parser.parse_args()
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what others print is no answer
-    os.chdir(given.folder)
+    # What is written by a path that leads out of it stays within the folder that was given.
+    folder = given.folder / "inside"
+    folder.mkdir()
+    os.chdir(folder)
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
 
     def write(line: dict[str, Any]) -> None:
@@ -453,7 +291,7 @@ def main() -> None:
         lines.flush()
 
     contract = find_contract(given.contract)
-    fuzzer = Fuzzer(contract, given.contract, given.checkpoint, given.folder, given.seed)
+    fuzzer = Fuzzer(contract, given.contract, given.checkpoint, folder, given.seed)
     run(fuzzer, given.first, given.last, write)
     fuzzer.close()
     write({"end": True})
