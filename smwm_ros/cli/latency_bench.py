@@ -85,12 +85,14 @@ def _stack(robot: Path, model: Path, seconds: float, progress: Progress) -> dict
     stream = contract.observation.image
     large = stream.width > stream.size
     specs = describe("sim", {"contract": str(robot), "checkpoint": str(model)}, {"sim": {"enlarge": large}})
-    with Supervisor(specs) as stack, make_task(small(contract) if large else contract) as task:
+    with make_task(small(contract) if large else contract) as task:
         goals = [task.reset(seed=number)[0]["pixels"] for number in range(GOALS)]
+    if large:
+        goals = [enlarge(goal, stream) for goal in goals]
+    with Supervisor(specs) as stack:
         stack.wait_ready()
         with RobotClient(contract, check=stack.check) as client:
             client.wait_ready()
-            goals = [enlarge(goal, stream) for goal in goals] if large else goals
             return measure_latency(client, goals, seconds, progress)
 
 

@@ -30,7 +30,7 @@ class StagedEncoder:
         size = checkpoint.contract.observation.image.size
         shape = (1, checkpoint.frames, size, size, 3)
         self._model = checkpoint.model
-        self._stream = torch.cuda.Stream(checkpoint.device)
+        self._stream = torch.cuda.Stream(checkpoint.device)  # type: ignore[no-untyped-call]
         self._pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._images = torch.empty(shape, dtype=torch.uint8, device=checkpoint.device)
         self._latent = torch.empty(checkpoint.latent_size, pin_memory=True)

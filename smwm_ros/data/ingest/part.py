@@ -18,7 +18,7 @@ from smwm_ros.contract import Contract, parse_contract
 from smwm_ros.data.alignment import Row
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.data.bags.topics import noted_contract
-from smwm_ros.data.images import Picture
+from smwm_ros.data.encodings import Picture
 from smwm_ros.data.ingest.fingerprint import Looks, content, looks
 from smwm_ros.data.ingest.quality import QualityMeter
 from smwm_ros.data.ingest.report import BagReport

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
 from smwm_ros.data.alignment import Row
-from smwm_ros.data.images import Picture
+from smwm_ros.data.encodings import Picture
 from smwm_ros.data.ticks import Cut
 
 NEAR = 0.01

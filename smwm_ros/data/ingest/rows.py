@@ -25,7 +25,8 @@ from smwm_ros.data.bags.topics import (
 )
 from smwm_ros.data.commands import decode_command
 from smwm_ros.data.depth import depth_picture
-from smwm_ros.data.images import Picture, picture
+from smwm_ros.data.encodings import Picture
+from smwm_ros.data.images import picture
 from smwm_ros.data.ingest.decode import Event, decoded
 from smwm_ros.errors import ContractError, DataError
 
