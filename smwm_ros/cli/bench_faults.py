@@ -16,7 +16,7 @@ from smwm_ros.cli.environment import isolate
 from smwm_ros.cli.fault_session import FaultSession
 from smwm_ros.errors import ConfigError
 from smwm_ros.resources import checkpoint_path, find_contract
-from smwm_ros.runtime.testimony import Testimony
+from smwm_ros.runtime.testimony import Account
 
 PATIENCE = 1.5
 """Seconds that a safe action is waited for; one that has not come by then is noted with that time."""
@@ -160,7 +160,7 @@ def _try(case: Case, session: FaultSession, verdict: Verdict) -> None:
 
 
 def judge(
-    case: Case, heard: Testimony, moment: float, now: float, session: FaultSession, verdict: Verdict
+    case: Case, heard: Account, moment: float, now: float, session: FaultSession, verdict: Verdict
 ) -> None:
     """
     Add what was heard of one fault to a verdict.

@@ -37,7 +37,7 @@ from smwm_ros.nodes.fuzz_subject import NODES, Subject
 from smwm_ros.nodes.message_damage import STRINGS, damage, damage_bytes
 from smwm_ros.nodes.sound_messages import SoundMessages
 from smwm_ros.resources import find_contract
-from smwm_ros.runtime.testimony import Testimony
+from smwm_ros.runtime.testimony import Account
 from smwm_ros.runtime.worker import Worker
 
 WIRE, SOUND, GOAL = 0.02, 0.1, 0.01
@@ -219,7 +219,7 @@ class Fuzzer:
     def outside(self) -> int:
         """Return how many of the commands so far lay outside the limits; only the newest is kept."""
         commands = self._action.commands
-        count = Testimony(tuple(commands), ()).outside(self._contract)
+        count = Account(tuple(commands), ()).outside(self._contract)
         del commands[:-1]
         return count
 

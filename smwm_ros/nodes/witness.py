@@ -26,7 +26,7 @@ from smwm_ros.data.commands import follow, split_field
 from smwm_ros.errors import StackError
 from smwm_ros.messages import command_type, encode_image, from_time, to_duration
 from smwm_ros.nodes.qos import EVERY
-from smwm_ros.runtime.testimony import Applied, Sent, Testimony
+from smwm_ros.runtime.testimony import Account, Applied, Sent
 
 LOOK = 0.05
 """Seconds between two looks at how the goal does."""
@@ -96,10 +96,10 @@ class Witness:
         """Subscribe; before the thread runs. The callback gets the message and rclpy's MessageInfo."""
         self._node.create_subscription(kind, topic, callback, EVERY)
 
-    def testimony(self, since: float) -> Testimony:
+    def testimony(self, since: float) -> Account:
         """Return what came since a moment (steady seconds), and what was noted last before it."""
         with self._lock:
-            return Testimony(tuple(self._sent), tuple(self._applied)).since(since)
+            return Account(tuple(self._sent), tuple(self._applied)).since(since)
 
     def forget(self) -> None:
         """Forget all but the newest notes, to keep them few."""

@@ -35,23 +35,23 @@ class Applied(Sent):
 
 
 @dataclass(frozen=True)
-class Testimony:
+class Account:
     """What was heard in some time, oldest first."""
 
     sent: tuple[Sent, ...]
     applied: tuple[Applied, ...]
 
-    def since(self, moment: float) -> Testimony:
+    def since(self, moment: float) -> Account:
         """Return what came from a moment on, and the newest command before it."""
         before = [note for note in self.sent if note.time < moment][-1:]
-        return Testimony(
+        return Account(
             (*before, *(note for note in self.sent if note.time >= moment)),
             tuple(note for note in self.applied if note.time >= moment),
         )
 
-    def until(self, moment: float) -> Testimony:
+    def until(self, moment: float) -> Account:
         """Return what came before a moment."""
-        return Testimony(
+        return Account(
             tuple(note for note in self.sent if note.time < moment),
             tuple(note for note in self.applied if note.time < moment),
         )
