@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEPENDENTS = {"perception": "world_model", "world_model": "planner", "planner": "action"}
 """Who is looked after, and by whom."""
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Longest wait for a node to be heard, seconds."""
 LOOK = 0.002
 
