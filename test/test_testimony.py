@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smwm_ros.cli.bench_faults import Verdict, all_cases, chosen_cases
+from smwm_ros.cli.bench_faults import Verdict
 from smwm_ros.cli.bench_fuzz_messages import FuzzReport
 from smwm_ros.cli.bench_soak import drift, growths
+from smwm_ros.cli.fault_cases import all_cases, chosen_cases
 from smwm_ros.contract import load_contract
 from smwm_ros.errors import ConfigError
 from smwm_ros.runtime.testimony import Account, Applied, Sent

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from smwm_ros.cli.environment import isolate
+from smwm_ros.cli.fault_cases import Case, chosen_cases
 from smwm_ros.cli.fault_session import FaultSession
-from smwm_ros.errors import ConfigError
+from smwm_ros.errors import StackError
 from smwm_ros.resources import checkpoint_path, find_contract
 from smwm_ros.runtime.testimony import Account
 
@@ -28,22 +27,6 @@ RECOVERY = 30.0
 """Seconds after the cause is gone within which plans must be played again."""
 PLANS = 3
 """Planned actions that show so."""
-NODES = ("perception", "world_model", "planner")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fault: how it is brought about, and what counts."""
-
-    name: str
-    begin: Callable[[FaultSession], float]
-    """Brings it about; returns the time of the last good evidence before it, steady seconds."""
-    end: Callable[[FaultSession], None]
-    """Takes the cause away, as far as the stack does not do so itself."""
-    safe: bool = True
-    """Must lead to a safe action; otherwise it counts on how old images planned actions still rest."""
-    clock: bool = False
-    """Needs /clock."""
 
 
 @dataclass
@@ -57,23 +40,25 @@ class Verdict:
     silence: list[float] = field(default_factory=list)
     outside: int = 0
     reasons: set[str] = field(default_factory=set)
+    broken: list[str] = field(default_factory=list)
+    """Why repeats could not be brought to an end."""
 
     def to_json(self, limit: float) -> dict[str, Any]:
         """Return the figures, times in ms."""
+        safe, silence = (max(times, default=PATIENCE) for times in (self.safe, self.silence))
+        recovered = len(self.recovery) == len(self.safe) and not self.broken
         return {
-            "worst_safe_ms": _ms(max(self.safe)),
+            "worst_safe_ms": _ms(safe),
             "limit_ms": _ms(limit),
-            "recovered": len(self.recovery) == len(self.safe),
+            "recovered": recovered,
             "outside_limits": self.outside,
-            "longest_silence_ms": _ms(max(self.silence)),
-            "passed": max(self.safe) <= limit
-            and max(self.silence) <= limit
-            and not self.outside
-            and len(self.recovery) == len(self.safe),
+            "longest_silence_ms": _ms(silence),
+            "passed": safe <= limit and silence <= limit and not self.outside and recovered,
             "safe_ms": _spread(self.safe),
             "recovery_ms": _spread(self.recovery),
             "reasons": sorted(self.reasons),
-            "repeats": len(self.safe),
+            "repeats": len(self.safe) + len(self.broken),
+            "broken": self.broken,
         }
 
 
@@ -112,26 +97,37 @@ def bench_faults(
     cases, skipped = chosen_cases(only)
     limit = contract.action.timeout + replan * contract.period
     generator = np.random.default_rng(seed)
-    figures: dict[str, Any] = {}
+    verdicts = {case.name: Verdict() for case in cases}
     done = 0
+
+    def session(clock: bool) -> FaultSession:
+        path = checkpoint or checkpoint_path(contract.name)
+        return FaultSession(robot, path, replan=replan, clock=clock, generator=generator)
+
+    def work(pending: list[Case], running: FaultSession) -> None:
+        nonlocal done
+        while pending:
+            case = pending.pop(0)
+            try:
+                _try(case, running, verdicts[case.name])
+            except StackError as error:
+                verdicts[case.name].broken.append(str(error))
+                raise
+            finally:
+                done += 1
+                progress(case.name, done)
+
     for clock in (False, True):
-        chosen = [case for case in cases if case.clock is clock]
-        if not chosen:
-            continue
-        with FaultSession(
-            robot,
-            checkpoint or checkpoint_path(contract.name),
-            replan=replan,
-            clock=clock,
-            generator=generator,
-        ) as session:
-            for case in chosen:
-                verdict = Verdict()
-                for _ in range(repeats):
-                    _try(case, session, verdict)
-                    done += 1
-                    progress(case.name, done)
-                figures[case.name] = verdict.to_json(limit)
+        pending = [case for case in cases if case.clock is clock for _ in range(repeats)]
+        while pending:
+            left = len(pending)
+            try:
+                with session(clock) as running:
+                    work(pending, running)
+            except StackError:
+                if len(pending) == left:
+                    raise  # it did not even start; otherwise a new robot goes on
+    figures = {name: verdict.to_json(limit) for name, verdict in verdicts.items()}
     return {
         "faults": figures,
         "skipped": skipped,
@@ -181,102 +177,6 @@ def judge(
     verdict.reasons |= {note.reason for note in heard.applied if note.safe}
     verdict.silence.append(heard.longest_silence(now))
     verdict.outside += heard.outside(session.contract)
-
-
-def chosen_cases(only: Sequence[str]) -> tuple[list[Case], dict[str, str]]:
-    """Return the cases of these names, or all, and why others are skipped."""
-    cases = list(all_cases())
-    if unknown := set(only) - {case.name for case in cases}:
-        raise ConfigError(
-            f"unknown faults: {', '.join(sorted(unknown))}; known: {', '.join(case.name for case in cases)}"
-        )
-    chosen = [case for case in cases if not only or case.name in only]
-    if any(case.name == "gpu_starved" for case in chosen):
-        import torch
-
-        if not torch.cuda.is_available():
-            chosen = [case for case in chosen if case.name != "gpu_starved"]
-            return chosen, {"gpu_starved": "there is no GPU that CUDA can use"}
-    return chosen, {}
-
-
-def all_cases() -> Iterable[Case]:
-    """Yield every fault, in the order in which they are tried."""
-    for kind in ("stops", "freezes", "repeats", "nan", "wrong_size", "old_stamps", "future_stamps"):
-        yield _injected("camera", kind)
-    for kind in ("nan", "too_long", "stale", "future", "wrong_model"):
-        yield _injected("plan", kind)
-    yield _injected("plan", "one_nan")
-    for node in NODES:
-        yield _stopped(node)
-    for node in NODES:
-        yield _killed(node)
-    for node in NODES:
-        yield _restarted(node)
-    yield Case("dds_restart_world_model", _cycle, lambda session: None)
-    yield _injected("camera", "burst", safe=False)
-    yield _injected("plan", "burst", safe=False)
-    yield _starved("cpu")
-    yield _starved("gpu")
-    for kind in ("paused", "stops", "jumps_back"):
-        yield _injected("clock", kind, clock=True)
-
-
-def _injected(what: str, kind: str, *, safe: bool = True, clock: bool = False) -> Case:
-    return Case(
-        f"{what}_{kind}",
-        lambda session: session.order(**{what: kind}),
-        lambda session: void(session.order(**{what: ""})),
-        safe=safe,
-        clock=clock,
-    )
-
-
-def _stopped(node: str) -> Case:
-    return Case(
-        f"{node}_stopped",
-        lambda session: session.send(node, signal.SIGSTOP),
-        lambda session: void(session.send(node, signal.SIGCONT)),
-    )
-
-
-def _killed(node: str) -> Case:
-    return Case(f"{node}_killed", lambda session: session.send(node, signal.SIGKILL), lambda session: None)
-
-
-def _restarted(node: str) -> Case:
-    def begin(session: FaultSession) -> float:
-        moment = time.monotonic()
-        session.stack.restart(node)
-        return moment
-
-    return Case(f"{node}_restarted", begin, lambda session: None)
-
-
-def _cycle(session: FaultSession) -> float:
-    moment = time.monotonic()
-    session.witness.cycle("world_model")
-    return moment
-
-
-def _starved(device: str) -> Case:
-    busy: list[subprocess.Popen[bytes]] = []
-
-    def begin(session: FaultSession) -> float:
-        busy.extend(session.starve("cuda" if device == "gpu" else device))
-        return time.monotonic()
-
-    def end(session: FaultSession) -> None:
-        while busy:
-            process = busy.pop()
-            process.kill()
-            process.wait()
-
-    return Case(f"{device}_starved", begin, end, safe=False)
-
-
-def void(_: object) -> None:
-    """Return nothing, whatever was returned."""
 
 
 def _ms(seconds: float) -> float:

@@ -28,7 +28,8 @@ def faults(
     as_json: Json = False,
 ) -> None:
     """Break one part of a running robot after the other, and see that it stays safe and comes back."""
-    from smwm_ros.cli.bench_faults import bench_faults, chosen_cases
+    from smwm_ros.cli.bench_faults import bench_faults
+    from smwm_ros.cli.fault_cases import chosen_cases
 
     names = only.split(",") if only else []
     with progress_bar() as bar:
