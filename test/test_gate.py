@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from gating import PERIOD, REACHER, SECOND, START, Robot, firsts, plan, slow
 
-from smwm_ros.contract import Contract, load_contract
-from smwm_ros.runtime.gate import Command
 from smwm_ros.runtime.lock_step import LockStepGate
 from smwm_ros.runtime.plan import Plan
 from smwm_ros.runtime.plan_gate import PlanGate
 from smwm_ros.runtime.real_time import RealTimeGate
-
-REACHER = load_contract("config/robots/reacher.yaml")
-PERIOD = REACHER.period_ns
-SECOND = 1_000_000_000
-START = 100 * SECOND
-
-
-def slow(contract: Contract = REACHER, max_change: float = 10.0, **action: object) -> Contract:
-    """A robot that may change by half a unit per tick, so that the change limit shows."""
-    dimensions = tuple(d.model_copy(update={"max_change": max_change}) for d in contract.action.dimensions)
-    return contract.model_copy(
-        update={"action": contract.action.model_copy(update={"dimensions": dimensions, **action})}
-    )
-
-
-def plan(
-    *rows: tuple[float, float], stamp: int = START, sequence: int = 1, execute: int | None = None
-) -> Plan:
-    """A plan of the given actions."""
-    return Plan(
-        stamp=stamp,
-        evidence=stamp,
-        model="toy",
-        sequence=sequence,
-        period=REACHER.period,
-        execute=len(rows) if execute is None else execute,
-        actions=np.array(rows, float).reshape(-1, 2),
-    )
 
 
 def at(stamp: int, of: Plan, **changes: object) -> Plan:
@@ -52,54 +21,6 @@ def at(stamp: int, of: Plan, **changes: object) -> Plan:
 
 
 RAMP = plan(*[(0.1 * i, -0.1 * i) for i in range(10)], execute=5)
-
-
-@dataclass
-class Robot:
-    """Drives a gate through time: ROS time and steady time, which may run apart."""
-
-    gate: PlanGate
-    now: int = START
-    steady: float = 5.0
-
-    def give(self, plan: Plan) -> Command | None:
-        return self.gate.accept(plan, self.now, self.steady)
-
-    def plays(self, plan: Plan) -> Command:
-        """Give a plan of which an action must go out at once."""
-        command = self.give(plan)
-        assert command is not None
-        assert not command.safe, command.reason
-        return command
-
-    def stops(self, plan: Plan) -> Command:
-        """Give a plan that must be answered by the safe action."""
-        command = self.give(plan)
-        assert command is not None
-        assert command.safe
-        return command
-
-    def wait(self, seconds: float, *, clock: float = 1.0) -> list[tuple[float, Command]]:
-        """Let steady time pass, ROS time `clock` times as fast; return what was sent, and when."""
-        sent = []
-        end = self.steady + seconds
-        while True:
-            step = min(max(self.gate.wake, self.steady), end) - self.steady
-            self.steady += step
-            self.now += round(step * clock * SECOND)
-            if self.steady >= end:
-                return sent
-            if command := self.gate.step(self.now, self.steady):
-                sent.append((self.steady, command))
-            assert self.gate.wake > self.steady, "the gate asks to be called without end"
-
-    def jump(self, seconds: float) -> None:
-        """Set ROS time forward or back."""
-        self.now += round(seconds * SECOND)
-
-
-def firsts(commands: list[tuple[float, Command]]) -> list[float]:
-    return [round(float(command.values[0]), 6) for _, command in commands]
 
 
 def test_safe_action_every_period_without_a_plan() -> None:
@@ -427,68 +348,83 @@ def test_lock_step_watchdog_ends_a_plan_that_has_no_successor() -> None:
     assert robot.gate.counts["watchdog"] == 1
 
 
-numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
-seeded = st.builds(
-    lambda seed, length: np.random.default_rng(seed).uniform(-6, 6, (length, 2)),
-    st.integers(0, 2**32 - 1),
-    st.integers(0, 8),
+TIMEOUT = round(REACHER.action.timeout * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "evidence", "reason"),
+    [
+        (START + TIMEOUT, START, ""),
+        (START + TIMEOUT + 1, START, "from the future"),
+        (START, START + TIMEOUT, ""),
+        (START, START + TIMEOUT + 1, "from the future"),
+        (START - TIMEOUT - 2 * PERIOD + 1, 0, ""),
+        (START - TIMEOUT - 2 * PERIOD, 0, "too old"),
+        (START, START - TIMEOUT, ""),
+        (START, START - TIMEOUT - 1, "old evidence"),
+    ],
 )
-wild = st.lists(st.tuples(numbers, numbers), max_size=6).map(lambda rows: np.array(rows).reshape(-1, 2))
-lags = st.one_of(st.integers(0, 60_000_000), st.integers(-SECOND, SECOND))
+def test_ages_are_judged_in_both_directions_to_the_nanosecond(stamp: int, evidence: int, reason: str) -> None:
+    gate = RealTimeGate(REACHER)
+    gate.accept(plan((1.0, 1.0), (1.0, 1.0), stamp=stamp, evidence=evidence), START, 5.0)
+    assert dict(gate.counts) == ({reason: 1} if reason else {})
 
 
-def mostly(usual: object, *others: object) -> st.SearchStrategy[object]:
-    return st.sampled_from([usual] * 8 + list(others))
+def test_clock_that_never_comes_leaves_the_safe_action() -> None:
+    """Pins use_sim_time without a /clock: ROS time is 0, every plan is from the future."""
+    robot = Robot(RealTimeGate(REACHER), now=0)
+    robot.wait(0.2, clock=0.0)
+    robot.give(RAMP)
+    sent = robot.wait(1.0, clock=0.0)
+    assert len(sent) == 20
+    assert all(c.safe for _, c in sent)
+    assert robot.gate.counts["from the future"] == 1
+    robot.now = START  # it comes after all
+    robot.plays(at(START, RAMP, sequence=2))
 
 
-plans = st.builds(
-    Plan,
-    stamp=lags,  # ns before now
-    evidence=mostly(0, 10_000_000, -SECOND, SECOND),  # ns before the stamp
-    model=mostly("toy", "other"),
-    sequence=st.integers(0, 9),
-    period=mostly(REACHER.period, 0.0, 0.1, float("nan")),
-    execute=st.integers(0, 8),
-    actions=st.one_of(seeded, seeded, wild, st.just(np.zeros((3, 3)))),
-)
-passing = st.tuples(st.floats(0, 0.2), mostly(1.0, 0.0, 0.5, 3.0))  # steady seconds, clock's speed
+@pytest.mark.parametrize("by", [-10.0, 10.0])
+def test_new_plans_are_played_at_once_after_a_jump(by: float) -> None:
+    """Pins that a clock set by 10 s costs one plan, whichever way and whatever waited for its time."""
+    robot = Robot(RealTimeGate(REACHER))
+    robot.give(replace(RAMP, sequence=5))
+    robot.give(at(START + 3 * PERIOD, RAMP, sequence=6))
+    robot.wait(0.06)
+    robot.jump(by)
+    robot.wait(0.01)
+    robot.plays(at(robot.now, RAMP, sequence=7))
+    assert all(not c.safe for _, c in robot.wait(0.2))
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    kind=st.sampled_from([RealTimeGate, LockStepGate]),
-    safe=st.sampled_from(["zero", "hold", (0.3, -0.3)]),
-    script=st.lists(st.tuples(plans, passing, mostly(0, 5 * PERIOD, -5 * PERIOD)), max_size=10),
-)
-def test_no_command_is_ever_outside_the_limits(
-    kind: type[PlanGate], safe: object, script: list[tuple[Plan, tuple[float, float], int]]
-) -> None:
-    """Whatever plans come, in whatever order and time: each command is finite and within both limits."""
-    contract = slow(safe=safe)
-    robot = Robot(kind(contract, model="toy"))
-    sent: list[tuple[float, Command]] = []
-    for drawn, (seconds, clock), jump in script:
-        stamp = robot.now - drawn.stamp
-        if command := robot.give(replace(drawn, stamp=stamp, evidence=stamp - drawn.evidence)):
-            sent.append((robot.steady, command))
-        if kind is RealTimeGate:
-            sent += robot.wait(seconds, clock=clock)
-        else:
-            for _ in range(int(seconds / 0.04)):
-                robot.steady += 0.04
-                robot.now += PERIOD
-                if command := robot.gate.step(robot.now, robot.steady):
-                    sent.append((robot.steady, command))
-        robot.now += jump
-    action = contract.action
-    for _, command in sent:
-        assert command.values.shape == (2,)
-        assert np.isfinite(command.values).all()
-        assert (command.values >= action.low).all()
-        assert (command.values <= action.high).all()
-        assert command.safe or not command.reason or "limit" in command.reason
-    for (before, a), (after, b) in pairwise(sent):
-        seconds = after - before if kind is RealTimeGate else contract.period
-        # Times are rounded to ns.
-        change = action.max_change * (min(seconds, contract.period) + 1e-9)
-        assert (np.abs(b.values - a.values) <= change + 1e-9).all()
+def test_clock_that_is_paused_and_goes_on() -> None:
+    """Pins that the safe action fills the pause, and that nothing of the plan from before is played after."""
+    robot = Robot(RealTimeGate(REACHER))
+    robot.give(plan(*[(1.0, 1.0)] * 100, execute=100))
+    robot.wait(2.0, clock=0.0)
+    assert all(c.safe for _, c in robot.wait(0.5))
+    robot.plays(at(robot.now, RAMP, sequence=2))
+
+
+def test_a_refused_plan_does_not_hasten_the_safe_action() -> None:
+    """Pins that a burst of bad plans is no burst of commands."""
+    robot = Robot(RealTimeGate(REACHER))
+    robot.wait(0.06)
+    bad = replace(RAMP, model="other", period=0.0)
+    assert [robot.give(bad) for _ in range(50)] == [None] * 50
+    assert robot.gate.counts["wrong period"] == 50
+    (_, command), *_ = robot.wait(0.05)
+    assert command.reason == "wrong period"
+
+
+def test_later_actions_go_with_the_command_where_the_contract_wants_them() -> None:
+    """Pins that what a trajectory says of the future is limited as well, from the command on."""
+    contract = slow(points=3)
+    command = Robot(RealTimeGate(contract)).plays(plan((0.2, 0.0), (2.0, 0.3), (2.0, 9.0), (0.0, 0.0)))
+    assert command.later is not None
+    np.testing.assert_allclose(command.later, [[0.7, 0.3], [1.2, 0.8]])
+    assert command.values.tolist() == [0.2, 0.0]
+    last = Robot(RealTimeGate(contract)).plays(plan((0.2, 0.0)))
+    assert last.later is not None
+    assert last.later.shape == (0, 2)
+    alone = Robot(RealTimeGate(slow())).plays(plan((0.2, 0.0), (0.3, 0.0)))
+    assert alone.later is None
