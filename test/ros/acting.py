@@ -101,16 +101,16 @@ class Stage:
         self.probe.destroy_client(client)
         return future.result()
 
-    def plan(self, *rows: tuple[float, ...], stamp: int, evidence: int | None = None) -> None:
+    def plan(self, *rows: Any, stamp: int, execute: int | None = None) -> None:
         """Send a plan."""
         self._sequence += 1
         plan = Plan(
             stamp=stamp,
-            evidence=stamp if evidence is None else evidence,
+            evidence=stamp,
             model="toy",
             sequence=self._sequence,
             period=self.contract.period,
-            execute=len(rows),
+            execute=execute or len(rows),
             actions=np.array(rows, float).reshape(len(rows), -1),
         )
         self.plans.publish(plan_to_message(plan))
