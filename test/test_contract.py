@@ -25,6 +25,7 @@ FIELDS = {
     "geometry_msgs/msg/TwistStamped": "twist.angular.{}",
 }
 REMOVE = object()
+ELBOW = {"joint": "elbow", "low": -2.5, "high": 2.5}
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -126,6 +127,59 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "field twice": (changed(action__dimensions__0__field="data[1]"), "action", "repeat a field"),
     "field with more behind it": (changed(action__dimensions__0__field="data[0].x"), "action", "data[0].x"),
     "name twice": (changed(action__dimensions__0__name="elbow"), "action", "repeat a name"),
+    "points of a message that has one": (changed(action__points=3), "action", "only JointTrajectory"),
+    "no points": (changed(action__points=0), "action.points", "greater than or equal to 1"),
+    "position limits the wrong way round": (
+        changed(action__dimensions__1__position={"joint": "elbow", "low": 1.0, "high": -1.0}),
+        "action.dimensions.1.position",
+        "less than high",
+    ),
+    "position limit of a joint that is not sensed": (
+        changed(action__dimensions__1__position={"joint": "wrist", "low": -1.0, "high": 1.0}),
+        "action.dimensions.1.position.joint 'wrist'",
+        "['shoulder', 'elbow']",
+    ),
+    "position limit without joint states": (
+        changed(observation__joints=REMOVE, action__dimensions__1__position=ELBOW),
+        "action.dimensions.1.position.joint 'elbow'",
+        "observation.joints.names []",
+    ),
+    "position limit of one joint twice": (
+        changed(action__dimensions__0__position=ELBOW, action__dimensions__1__position=ELBOW),
+        "action",
+        "repeat the joint",
+    ),
+    "position limit and a safe action that moves on": (
+        changed(action__dimensions__1__position=ELBOW, action__safe="hold"),
+        "action",
+        "use zero or decelerate",
+    ),
+    "position limit and a safe action with a velocity": (
+        changed(action__dimensions__1__position=ELBOW, action__safe=[0.0, 0.1]),
+        "action",
+        "use zero or decelerate",
+    ),
+    "position limit of a position": (
+        changed(
+            action__type="trajectory_msgs/msg/JointTrajectory",
+            action__dimensions__0__field="points[0].positions[0]",
+            action__dimensions__1__field="points[0].positions[1]",
+            action__dimensions__1__position=ELBOW,
+        ),
+        "action",
+        "is no velocity",
+    ),
+    "position limit and points without one": (
+        changed(
+            action__type="trajectory_msgs/msg/JointTrajectory",
+            action__points=3,
+            action__dimensions__0__field="points[0].velocities[0]",
+            action__dimensions__1__field="points[0].velocities[1]",
+            action__dimensions__1__position=ELBOW,
+        ),
+        "action",
+        "leave out one of the two",
+    ),
 }
 
 
@@ -228,6 +282,26 @@ def test_safe_actions() -> None:
     assert parse(one_sided).action.safe == "hold", "holding needs no zero inside the limits"
 
 
+def test_decelerate_needs_a_standstill_within_the_limits() -> None:
+    np.testing.assert_array_equal(parse(changed(action__safe="decelerate")).action.safe_values, [0.0, 0.0])
+    with pytest.raises(ContractError, match="outside low"):
+        parse(changed(action__safe="decelerate", action__dimensions__0__low=0.5))
+
+
+def test_position_limits_and_points_concern_the_action_node_alone() -> None:
+    """
+    Pins that a robot whose joints are limited later has the same data, and takes the same checkpoints.
+
+    A store's fingerprint is of the contract's JSON.
+    """
+    limited = parse(changed(action__dimensions__1__position=ELBOW))
+    assert {index: limit.joint for index, limit in limited.action.positions.items()} == {1: "elbow"}
+    plain = parse(REACHER)
+    assert limited.model_dump_json() == plain.model_dump_json()
+    assert limited.differences(plain) == []
+    assert plain.action.points == 1
+
+
 def test_parts_cannot_be_changed_afterwards() -> None:
     contract = parse(REACHER)
     with pytest.raises(ValueError, match="frozen"):
@@ -264,7 +338,7 @@ def contracts(draw: st.DrawFn) -> dict[str, Any]:
             "topic": draw(topics),
             "type": kind,
             "timeout": draw(st.floats(0.001, 100)),
-            "safe": draw(st.sampled_from(["zero", "hold", [0.0] * size])),
+            "safe": draw(st.sampled_from(["zero", "decelerate", "hold", [0.0] * size])),
             "dimensions": [
                 {
                     "field": FIELDS[kind].format("xyz"[number] if "Twist" in kind else number),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import JointState
 
 from smwm_ros import messages, msg
 from smwm_ros.action import ReachGoal
@@ -85,6 +86,44 @@ def test_commands_are_what_the_controllers_expect() -> None:
     stamped = made["geometry_msgs/msg/TwistStamped"]
     assert stamped.twist == twist
     assert messages.from_time(stamped.header.stamp) == 5_000_000_007
+
+
+def test_a_trajectory_tells_what_follows() -> None:
+    """Pins time_from_start: the first point a period after the stamp, each later one a period after it."""
+    contract = robot("trajectory_msgs/msg/JointTrajectory")
+    later = np.array([[4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    message = over_the_wire(messages.CommandEncoder(contract)(np.array([1.0, 2.0, 3.0]), 7, later))
+    assert [messages.from_time(point.time_from_start) for point in message.points] == [
+        REACHER.period_ns,
+        2 * REACHER.period_ns,
+        3 * REACHER.period_ns,
+    ]
+    assert [point.velocities.tolist() for point in message.points] == [[2, 1, 0], [5, 4, 0], [8, 7, 0]]
+    assert [point.positions.tolist() for point in message.points] == [[0, 0, 3], [0, 0, 6], [0, 0, 9]]
+    assert messages.decode_command(contract, message).tolist() == [1.0, 2.0, 3.0], "the first point counts"
+    for kind in COMMANDS.keys() - {"trajectory_msgs/msg/JointTrajectory"}:
+        one, other = (messages.CommandEncoder(robot(kind))(later[0], 7, rows) for rows in (None, later))
+        assert one == other
+
+
+def test_stamps_of_commands() -> None:
+    values = np.zeros(3)
+    stamps = {
+        kind: messages.command_stamp(messages.encode_command(robot(kind), values, 9)) for kind in COMMANDS
+    }
+    assert stamps == {
+        "std_msgs/msg/Float64MultiArray": 0,
+        "trajectory_msgs/msg/JointTrajectory": 9,
+        "geometry_msgs/msg/Twist": 0,
+        "geometry_msgs/msg/TwistStamped": 9,
+    }
+
+
+def test_joint_states_by_name() -> None:
+    assert messages.joint_positions(JointState(name=["a", "b"], position=[1.0, 2.0])) == {"a": 1.0, "b": 2.0}
+    assert messages.joint_positions(JointState(name=["a"], velocity=[1.0])) == {}, "positions may be left out"
+    with pytest.raises(DataError, match="1 positions for 2 names"):
+        messages.joint_positions(JointState(name=["a", "b"], position=[1.0]))
 
 
 def test_trajectory_joints_may_come_in_any_order() -> None:
