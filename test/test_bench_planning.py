@@ -23,7 +23,7 @@ from smwm_ros.errors import ConfigError
 from smwm_ros.evaluation.protocol import Rollouts
 from smwm_ros.models.checkpoint import Checkpoint, load_checkpoint
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.mpc import Planner, PlanResult
+from smwm_ros.planning.protocol import Planner, PlanResult
 from smwm_ros.resources import checkpoint_path
 
 TINY = PlannerConfig(samples=8, elites=4, iterations=1, proposals="warm_start")

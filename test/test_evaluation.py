@@ -18,7 +18,8 @@ from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.mpc import MPC, PlanResult
+from smwm_ros.planning.mpc import MPC
+from smwm_ros.planning.protocol import PlanResult
 from smwm_ros.resources import find_contract
 from smwm_ros.tasks import RobotTask, make_task
 

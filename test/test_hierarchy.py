@@ -19,6 +19,7 @@ from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.hierarchy import HierarchicalPlanner, Support
 from smwm_ros.planning.planners import make_planner
+from smwm_ros.planning.protocol import Problem
 from smwm_ros.resources import find_contract
 from smwm_ros.training.macro import MacroStage
 from smwm_ros.training.stages import Recorded, StageConfig, fit
@@ -121,13 +122,12 @@ def test_waypoints_lead_round_the_wall(reacher: Contract) -> None:
 
 def test_a_goal_within_reach_is_its_own_waypoint(reacher: Contract) -> None:
     planner = HierarchicalPlanner(toy(reacher), CONFIG)
-    assert planner.subgoals is None
-    planner.plan(latent(0, 0), latent(9, -3))
-    np.testing.assert_array_equal(planner.subgoals, latent(9, -3)[None])
+    near = planner.plan(latent(0, 0), latent(9, -3))
+    np.testing.assert_array_equal(near.subgoals, latent(9, -3))
     planner.reset()
-    planner.plan(latent(0, 0), latent(90, 0))
-    assert planner.subgoals is not None
-    assert 10 < planner.subgoals[0, 0] <= 40  # as far as one macro-action leads
+    far = planner.plan(latent(0, 0), latent(90, 0))
+    assert far.subgoals is not None
+    assert 10 < far.subgoals[0] <= 40  # as far as one macro-action leads
 
 
 def test_waypoints_stay_until_they_are_due_reached_or_missed(reacher: Contract) -> None:
@@ -135,18 +135,20 @@ def test_waypoints_stay_until_they_are_due_reached_or_missed(reacher: Contract) 
     config = CONFIG.model_copy(update={"macro_replan": 3})
     planner = HierarchicalPlanner(toy(reacher), config)
     start, goal = latent(0, 0), latent(150, 0)
-    first = planner.plan(start, goal).evaluations
-    waypoint = planner.subgoals
+    first = planner.plan(start, goal)
+    waypoint = first.subgoals
     assert waypoint is not None
-    nearer = start + 0.3 * (waypoint[0] - start)
-    second = planner.plan(nearer, goal, elapsed=5).evaluations
-    np.testing.assert_array_equal(planner.subgoals, waypoint)
-    assert second < first
-    assert planner.plan(nearer, goal, elapsed=5).evaluations > second  # no nearer than before
-    nearest = planner.subgoals
+    nearer = start + 0.3 * (waypoint - start)
+    second = planner.plan(nearer, goal, elapsed=5)
+    np.testing.assert_array_equal(second.subgoals, waypoint)
+    assert second.evaluations < first.evaluations
+    third = planner.plan(nearer, goal, elapsed=5)
+    assert third.evaluations > second.evaluations  # no nearer than before
+    nearest = third.subgoals
     assert nearest is not None
-    assert planner.plan(nearest[0], goal, elapsed=5).evaluations > second  # it is there
-    assert planner.plan(nearest[0] + latent(1, 0), goal, elapsed=15).evaluations > second  # it is time
+    assert planner.plan(nearest, goal, elapsed=5).evaluations > second.evaluations  # it is there
+    late = planner.plan(nearest + latent(1, 0), goal, elapsed=15)
+    assert late.evaluations > second.evaluations  # it is time
 
 
 def test_plans_are_repeatable_batched_and_within_limits(reacher: Contract) -> None:
@@ -161,10 +163,29 @@ def test_plans_are_repeatable_batched_and_within_limits(reacher: Contract) -> No
     assert plan.actions.shape == (3, LONGEST * 5, 2)
     assert (np.abs(plan.actions) <= 2 + 1e-6).all()
     assert 0 < plan.slack < 60
-    assert first.subgoals is not None
-    assert first.subgoals[0, 0] > 10
-    assert first.subgoals[1, 0] < -10
-    np.testing.assert_array_equal(first.subgoals[2], goals[2])
+    assert plan.subgoals is not None
+    assert plan.subgoals[0, 0] > 10
+    assert plan.subgoals[1, 0] < -10
+    np.testing.assert_array_equal(plan.subgoals[2], goals[2])
+
+
+def test_robots_in_one_batch_are_planned_for_as_if_alone(reacher: Contract) -> None:
+    """Pins that waypoints, their age and the random numbers are each robot's own, whoever is in the batch."""
+    checkpoint = toy(reacher)
+    goals = [latent(150, 0), latent(-150, 0), latent(0, 90)]
+    fleet = HierarchicalPlanner(checkpoint, CONFIG, seed=3)
+    alone = [HierarchicalPlanner(checkpoint, CONFIG, seed=3) for _ in goals]
+    for step, due in enumerate([[0, 1, 2], [1], [2, 0], [0, 1, 2]]):
+        if step == 3:  # one of them has another goal
+            goals[1] = latent(60, 60)
+            fleet.forget([1])
+            alone[1].reset()
+        problems = [Problem(robot, latent(step, robot), goals[robot], 5, robot % 2) for robot in due]
+        together = fleet.plan_fleet(problems)
+        for number, problem in enumerate(problems):
+            own = alone[problem.robot].plan(problem.latent, problem.goal, 5, problem.delay)
+            np.testing.assert_allclose(together.of(number).actions, own.actions, atol=1e-4)
+            np.testing.assert_allclose(together.of(number).subgoals, own.subgoals, atol=1e-4)
 
 
 def test_the_search_for_actions_begins_at_those_of_the_macro_action(reacher: Contract) -> None:
@@ -175,17 +196,17 @@ def test_the_search_for_actions_begins_at_those_of_the_macro_action(reacher: Con
     )
     planner = HierarchicalPlanner(checkpoint, idle)
     plan = planner.plan_batch(np.stack([latent(0, 0)] * 2), np.stack([latent(150, 0), latent(0, -150)]))
-    assert planner.subgoals is not None
+    assert plan.subgoals is not None
     furthest = plan.actions.sum(1)
-    assert furthest[0, 0] >= planner.subgoals[0, 0] - 0.5 > 10
-    assert furthest[1, 1] <= planner.subgoals[1, 1] + 0.5 < -10
+    assert furthest[0, 0] >= plan.subgoals[0, 0] - 0.5 > 10
+    assert furthest[1, 1] <= plan.subgoals[1, 1] + 0.5 < -10
 
 
 def test_without_time_it_heads_for_the_goal(reacher: Contract) -> None:
     planner = HierarchicalPlanner(toy(reacher), CONFIG.model_copy(update={"time_budget": 1e-6}))
     plan = planner.plan(latent(0, 0), latent(50, 0))
     assert plan.evaluations == plan.iterations == 0
-    np.testing.assert_array_equal(planner.subgoals, latent(50, 0)[None])
+    np.testing.assert_array_equal(plan.subgoals, latent(50, 0))
     assert np.isfinite(plan.actions).all()
 
 
@@ -209,9 +230,9 @@ def test_the_naive_search_leaves_the_bank(reacher: Contract) -> None:
     """The control experiment is one: what it imagines goes farther than any macro-action did."""
     checkpoint = toy(reacher)
     planner = HierarchicalPlanner(checkpoint, CONFIG.model_copy(update={"naive": True}))
-    planner.plan(latent(0, 0), latent(900, 0))
-    assert planner.subgoals is not None
-    assert planner.subgoals[0, 0] > checkpoint.part("macro").high[0]
+    plan = planner.plan(latent(0, 0), latent(900, 0))
+    assert plan.subgoals is not None
+    assert plan.subgoals[0] > checkpoint.part("macro").high[0]
 
 
 def test_what_comes_after_the_end_of_a_macro_action_does_not_count() -> None:

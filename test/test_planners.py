@@ -17,8 +17,9 @@ from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.imagined import Imagined
-from smwm_ros.planning.mpc import MPC, Planner
+from smwm_ros.planning.mpc import MPC
 from smwm_ros.planning.planners import make_planner, planner_config
+from smwm_ros.planning.protocol import Planner
 
 ROBOTS = sorted(Path(__file__).parents[1].glob("config/robots/*.yaml"))
 REACHER = load_contract("config/robots/reacher.yaml")
@@ -29,7 +30,7 @@ def robot(**section: Any) -> Contract:
 
 
 def test_overrides_win_over_the_contract_which_wins_over_the_defaults() -> None:
-    assert planner_config(REACHER) == PlannerConfig()
+    assert planner_config(robot()) == PlannerConfig()
     config = planner_config(robot(horizon=8, samples=256, std=1), {"samples": 32})
     assert config == PlannerConfig(horizon=8, samples=32, std=1.0)
 

@@ -33,6 +33,7 @@ from smwm_ros.planning.optimisers import (
     Solution,
     coloured_noise,
 )
+from smwm_ros.planning.protocol import Problem
 from smwm_ros.resources import find_contract
 
 FREE = ActionLimits(torch.tensor([-9.0]), torch.tensor([9.0]), torch.tensor([99.0]))
@@ -81,7 +82,7 @@ def search(
             torch.ones(start.shape[-1]),
             Feasible(FREE),
             samples,
-            torch.Generator().manual_seed(0),
+            [torch.Generator().manual_seed(0) for _ in start],
             Deadline(budget),
         )
     )
@@ -179,23 +180,23 @@ def test_deadline_stops_before_a_round_as_long_as_the_longest_would_overrun() ->
 
 def test_pace_follows_a_slower_machine_at_once_and_a_faster_one_slowly() -> None:
     pace = Pace(budget=0.02, rounds=4, fewest=16, most=256)
-    assert pace.samples == 16
+    assert pace.samples() == 16
     pace.learn(4 * 64 * 25e-6, 4, 64)  # 25 us a sample: 0.7 * 20 ms / (4 * 25 us)
-    assert pace.samples in {139, 140}
+    assert pace.samples() in {139, 140}
     pace.learn(4 * 64 * 50e-6, 4, 64)
-    assert pace.samples in {69, 70}
+    assert pace.samples() in {69, 70}
     pace.learn(4 * 64 * 25e-6, 4, 64)
-    assert 70 <= pace.samples < 80
-    assert Pace(0.0, 4, 16, 256).samples == 256
+    assert 70 <= pace.samples() < 80
+    assert Pace(0.0, 4, 16, 256).samples() == 256
 
 
 def test_a_slow_search_is_not_the_last() -> None:
     """After one that took so long that no round seems possible any more, rounds are tried again soon."""
     pace = Pace(budget=0.02, rounds=4, fewest=16, most=256)
     pace.learn(0.8, 4, 16)
-    assert pace.expected == pytest.approx(0.2)
+    assert pace.expected() == pytest.approx(0.2)
     searches = 0
-    while not Deadline(0.02, clock=lambda: 0.0, expected=pace.expected).another():
+    while not Deadline(0.02, clock=lambda: 0.0, expected=pace.expected()).another():
         pace.learn(0.0, 0, 16)
         searches += 1
     assert 1 < searches < 10
@@ -203,9 +204,11 @@ def test_a_slow_search_is_not_the_last() -> None:
 
 def test_settled_actions_stay_and_the_change_counts_from_the_last_of_them() -> None:
     limits = ActionLimits(torch.tensor([-1.0]), torch.tensor([1.0]), torch.tensor([0.25]))
-    settled = torch.tensor([0.1, 0.5]).reshape(1, 2, 1)
-    found = Feasible(limits, None, settled)(torch.full((1, 3, 4, 1), 9.0))
+    settled = torch.tensor([[0.1, 0.5, torch.nan, torch.nan], [torch.nan] * 4])[..., None]
+    previous = torch.tensor([[torch.nan], [-0.5]])
+    found = Feasible(limits, previous, settled)(torch.full((2, 3, 4, 1), 9.0))
     torch.testing.assert_close(found[0, 0, :, 0], torch.tensor([0.1, 0.5, 0.75, 1.0]))
+    torch.testing.assert_close(found[1, 2, :, 0], torch.tensor([-0.25, 0.0, 0.25, 0.5]))
 
 
 def test_extras_weigh_as_much_as_the_goals_cost_varies(integrator: Checkpoint) -> None:
@@ -249,14 +252,14 @@ def test_nan_scores_are_survived(optimiser: Optimiser) -> None:
 @pytest.mark.parametrize("ticks", [1, 2, 24, 25])
 def test_coloured_noise_has_unit_variance(exponent: float, ticks: int) -> None:
     """Whatever the colour and length, the planner's ``std`` means what it says."""
-    noise = coloured_noise((20_000, ticks), exponent, torch.Generator().manual_seed(0))
+    noise = coloured_noise((1, 20_000, ticks), exponent, [torch.Generator().manual_seed(0)])
     assert noise.std().item() == pytest.approx(1.0, abs=0.03)
 
 
 def test_coloured_noise_is_coloured() -> None:
     """Neighbouring ticks of Brownian noise agree far more than those of white noise."""
     generator = torch.Generator().manual_seed(0)
-    white, brown = (coloured_noise((5000, 25), exponent, generator) for exponent in (0.0, 2.0))
+    white, brown = (coloured_noise((1, 5000, 25), exponent, [generator])[0] for exponent in (0.0, 2.0))
     assert abs((white[:, :-1] * white[:, 1:]).mean().item()) < 0.05
     assert (brown[:, :-1] * brown[:, 1:]).mean().item() > 0.7
 
@@ -314,7 +317,7 @@ def test_warm_start_shifts_by_the_elapsed_ticks(integrator: Checkpoint) -> None:
     mpc = MPC(
         integrator, PlannerConfig(horizon=2, samples=2, elites=2, iterations=1, std=1e-9 + 1e-6), seed=0
     )
-    mpc._last = torch.arange(20.0).reshape(1, 10, 2) / 10
+    mpc._memory(0).plan = torch.arange(20.0).reshape(10, 2) / 10
     plan = mpc.plan(latent(0, 0), latent(0, 0), elapsed=3)
     expected = np.concatenate([np.arange(6.0, 20).reshape(7, 2), np.tile([18.0, 19.0], (3, 1))]) / 10
     np.testing.assert_allclose(plan.actions, expected, atol=1e-4)
@@ -335,9 +338,51 @@ def test_a_late_plan_goes_on_with_the_last_one_until_it_is_there(integrator: Che
     np.testing.assert_allclose(first.actions[:2], [[0.25, -0.5]] * 2, err_msg="the safe action is in force")
 
 
+@pytest.mark.parametrize("optimiser", ["cem", "icem", "mppi", "gradient"])
+def test_robots_in_one_batch_are_planned_for_as_if_alone(
+    optimiser: Literal["cem", "icem", "mppi", "gradient"], integrator: Checkpoint
+) -> None:
+    """
+    Pins that a robot's plans are its own, whoever is in the batch, and however often each was planned for.
+
+    One has a plan, another none, a third has a new goal; delays and times since the last plan differ.
+    """
+    config = PlannerConfig(
+        optimiser=optimiser, horizon=2, samples=32, iterations=3, smoothness=0.1, cost="soon"
+    )
+    fleet = MPC(integrator, config, seed=5)
+    alone = {robot: MPC(integrator, config, seed=5) for robot in range(4)}
+    for due in ([(0, 5, 0), (2, 5, 0)], [(2, 3, 1)], [(1, 0, 2), (2, 4, 3), (0, 1, 0), (3, 0, 0)]):
+        problems = [
+            Problem(robot, latent(robot, -1), latent(3, robot), passed, late) for robot, passed, late in due
+        ]
+        together = fleet.plan_fleet(problems)
+        for number, problem in enumerate(problems):
+            own = alone[problem.robot].plan(problem.latent, problem.goal, problem.elapsed, problem.delay)
+            np.testing.assert_allclose(together.of(number).actions, own.actions, atol=1e-5)
+            assert together.cost[number] == pytest.approx(float(own.cost), rel=1e-4)
+            assert together.evaluations == own.evaluations
+        fleet.forget([2])
+        alone[2].reset()
+
+
+def test_settings_change_between_plans_and_the_last_plan_stays(integrator: Checkpoint) -> None:
+    """Pins what the node's dynamic parameters do: all of them at once, the warm start none the worse."""
+    idle = PlannerConfig(horizon=2, samples=2, elites=2, iterations=1, std=2e-6)
+    mpc = MPC(integrator, idle)
+    mpc._memory(0).plan = torch.arange(20.0).reshape(10, 2) / 10
+    mpc.change(idle.model_copy(update={"cost": "final", "samples": 8, "iterations": 2}))
+    plan = mpc.plan(latent(0, 0), latent(0, 0), elapsed=0)
+    np.testing.assert_allclose(plan.actions, np.arange(20.0).reshape(10, 2) / 10, atol=1e-4)
+    assert plan.iterations == 2
+    with pytest.raises(ConfigError, match="replan 11"):
+        mpc.change(idle.model_copy(update={"replan": 11}))
+    assert mpc.config.samples == 8
+
+
 def test_a_plan_without_time_is_the_rest_of_the_last_one(integrator: Checkpoint) -> None:
     mpc = MPC(integrator, PlannerConfig(horizon=2, time_budget=1e-6))
-    mpc._last = torch.arange(20.0).reshape(1, 10, 2) / 10
+    mpc._memory(0).plan = torch.arange(20.0).reshape(10, 2) / 10
     plan = mpc.plan(latent(0, 0), latent(1, 0), elapsed=4)
     np.testing.assert_allclose(plan.actions[:6], np.arange(8, 20).reshape(6, 2) / 10, atol=1e-6)
     assert plan.iterations == plan.evaluations == 0

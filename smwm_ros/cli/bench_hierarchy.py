@@ -15,8 +15,8 @@ from smwm_ros.evaluation.pairs import Pairs, draw_pairs
 from smwm_ros.evaluation.protocol import run_planner, run_random
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.mpc import Planner, PlanResult
 from smwm_ros.planning.planners import make_planner
+from smwm_ros.planning.protocol import Planner, PlanResult
 from smwm_ros.tasks import make_task
 
 JUDGED = ("success_any", "interval", "success_last", "interval_last", "plan_ms")

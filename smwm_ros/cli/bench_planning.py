@@ -23,8 +23,8 @@ from smwm_ros.evaluation.pairs import Pairs, draw_pairs
 from smwm_ros.evaluation.protocol import Rollouts, run_planner, run_random
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.mpc import Planner
 from smwm_ros.planning.planners import make_planner, planner_config
+from smwm_ros.planning.protocol import Planner
 from smwm_ros.tasks import RobotTask, make_task
 
 PART = 5

@@ -17,7 +17,7 @@ from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.limits import ActionLimits
-from smwm_ros.planning.mpc import Planner, PlanResult
+from smwm_ros.planning.protocol import Planner, PlanResult
 
 SOLVERS = {"cem": "CEMSolver", "icem": "ICEMSolver", "mppi": "MPPISolver"}
 """Those that have a counterpart among our optimisers."""
@@ -171,7 +171,7 @@ def start_solvers(
 
 class PeerPlanner(Planner):
     """
-    One of the peer's solvers as a :class:`smwm_ros.planning.mpc.Planner`, with the peer's own defaults.
+    One of the peer's solvers as a :class:`smwm_ros.planning.protocol.Planner`, with the peer's own defaults.
 
     It goes on from the rest of its last plan, as its policy does. What it does not know it does not do: its
     plans are brought within the contract's limits afterwards, as the robot would.
@@ -208,7 +208,7 @@ class PeerPlanner(Planner):
         elapsed: int | None = None,
         delay: int = 0,
     ) -> PlanResult:
-        """See :class:`smwm_ros.planning.mpc.Planner`; the cost is the peer's, in latent units."""
+        """See :class:`smwm_ros.planning.protocol.Planner`; the cost is the peer's, in latent units."""
         if delay:
             raise ConfigError("the solvers of stable-worldmodel know of no delay")
         config, block = self._config, self._contract.block

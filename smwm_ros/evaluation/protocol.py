@@ -23,7 +23,7 @@ from smwm_ros.tasks.noise import ColouredNoise
 if TYPE_CHECKING:
     from smwm_ros.models.checkpoint import Checkpoint
     from smwm_ros.planning.config import PlannerConfig
-    from smwm_ros.planning.mpc import Planner
+    from smwm_ros.planning.protocol import Planner
 
 View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """What a camera makes of a picture that the encoder is to see, uint8 RGB (S, S, 3)."""

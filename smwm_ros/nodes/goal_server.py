@@ -24,6 +24,7 @@ class GoalServer:
     def __init__(
         self,
         node: SmwmNode,
+        name: str,
         read: Callable[[ReachGoal.Goal], Pursuit],
         begin: Callable[[ServerGoalHandle, Pursuit], None],
         cancel: Callable[[ServerGoalHandle], bool],
@@ -33,6 +34,7 @@ class GoalServer:
 
         Args:
             node: whose action it is.
+            name: of the action.
             read: makes something to pursue of a request; if it raises, the goal ends at once.
             begin: takes up a goal.
             cancel: ends a goal that the client cancels; False if it has ended already.
@@ -44,7 +46,7 @@ class GoalServer:
         self._server = ActionServer(
             node,
             ReachGoal,
-            "reach_goal",
+            name,
             execute_callback=self._finish,
             goal_callback=lambda _: GoalResponse.ACCEPT if node.active else GoalResponse.REJECT,
             handle_accepted_callback=self._on_accepted,

@@ -1,59 +1,37 @@
-"""Brings the robot to goal images: the ``reach_goal`` action server."""
+"""Brings robots to goal images: a ``reach_goal`` action server for each, and one search for all."""
 
 from __future__ import annotations
 
 import threading
-import time
-from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rclpy.action.server import ServerGoalHandle
 
-from smwm_ros import msg
-from smwm_ros.action import ReachGoal
-from smwm_ros.errors import SmwmError
-from smwm_ros.messages import belief_from_message, from_time, plan_to_message
+from smwm_ros.errors import ConfigError
 from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
-from smwm_ros.nodes.goal_server import GoalServer
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import LOCK_STEP
-from smwm_ros.nodes.planner_parameters import LATENCY, SEED, settings_of
-from smwm_ros.nodes.planner_report import PlannerReport
+from smwm_ros.nodes.planner_parameters import LATENCY, ROBOTS, SEED, namespaces, settings_of
 from smwm_ros.nodes.process import run
-from smwm_ros.nodes.qos import NEWEST
+from smwm_ros.nodes.pursuer import Due, Pursuer, Robots
 from smwm_ros.planning.config import PlannerConfig
-from smwm_ros.planning.mpc import Planner
-from smwm_ros.planning.planners import make_planner, planner_config
-from smwm_ros.runtime.belief import Belief
-from smwm_ros.runtime.goal import Outcome, Pursuit
-from smwm_ros.runtime.plan import Plan
-from smwm_ros.runtime.replanning import Latency, Replanner
+from smwm_ros.planning.planners import make_planner, planner_config, require
+from smwm_ros.planning.protocol import FleetPlanner
+from smwm_ros.runtime.replanning import Job, Latency, Replanner
 from smwm_ros.runtime.worker import Worker
 
 LOOK = 0.1
 """Seconds between two looks at whether the beliefs have fallen silent."""
 
 
-@dataclass
-class Task:
-    """An accepted goal."""
-
-    handle: ServerGoalHandle
-    pursuit: Pursuit
-    plans: int = 0
-
-
 class PlannerNode(ModelNode):
     """
-    Pursues one goal at a time: plans from the beliefs, in a thread of its own, and publishes Plans.
+    Plans from the beliefs of one or several robots that are alike, in a thread of its own.
 
-    A newer goal takes over from the one before it, which ends as preempted. A goal that cannot be used
-    ends at once and preempts nothing. When a goal ends otherwise, an empty plan stops the robot.
+    What belongs to one robot is in its :class:`Pursuer`. Those that are due when the thread is free are
+    planned for in one batch.
     """
 
     parameters = (
@@ -62,12 +40,13 @@ class PlannerNode(ModelNode):
         *goals.PARAMETERS,
         LATENCY,
         SEED,
+        ROBOTS,
     )
 
     depends_on = ("world_model",)
 
     def __init__(
-        self, name: str, *, planner: Callable[..., Planner] = make_planner, **arguments: Any
+        self, name: str, *, planner: Callable[..., FleetPlanner] = make_planner, **arguments: Any
     ) -> None:
         """
         Make the node.
@@ -80,16 +59,19 @@ class PlannerNode(ModelNode):
         super().__init__(name, **arguments)
         self.declared.declare(settings_of(self.value("contract")))
         self._make_planner = planner
-        self._server: GoalServer | None = None
+        self._pursuers: list[Pursuer] = []
 
     def set_up(self) -> None:
-        """Load the model, plan once, and make the topics and the action server."""
+        """Load the model, plan once, and make the robots' topics and action servers."""
         self._contract = self.read_contract()
         self._model: Checkpoint | None = self.read_model(self._contract)
-        given = {name: self.value(name) for name in PlannerConfig.model_fields}
-        config = planner_config(self._contract, given, self.get_fully_qualified_name())
-        self._config = config
-        self._lock_step = self.value("lock_step")
+        config = self._settings({})
+        lock_step, robots = self.value("lock_step"), namespaces(self.value("robots"))
+        if lock_step and len(robots) > 1:
+            raise ConfigError(
+                f"robots '{self.value('robots')}' in lock_step: time can wait for one robot only; give each "
+                "a planner of its own"
+            )
         nothing = np.zeros(self._model.latent_size, np.float32)
         # The first run is slow. It is another planner's, since it draws random numbers.
         self._make_planner(self._model, config, 0).plan(nothing, nothing)
@@ -98,216 +80,76 @@ class PlannerNode(ModelNode):
             self._contract,
             Latency(
                 self._contract,
-                0.0 if self._lock_step else self.value("latency"),
+                0.0 if lock_step else self.value("latency"),
                 config.horizon * self._contract.block,
             ),
         )
-        self._plans = self.offer(msg.Plan, "plan", NEWEST)
-        self._report = PlannerReport(self, self._now)
-        self.listen(msg.Belief, "belief", self._on_belief, NEWEST)
+        self._lock = threading.Lock()
+        self._changed: PlannerConfig | None = None
+        alike = Robots(self._contract, self._model, config.replan, lock_step)
+        for number, namespace in enumerate(robots):
+            self._pursuers.append(Pursuer(self, number, namespace, alike, self._offer))
         self.every(LOOK, self._look)
-        self._server = GoalServer(self, self._read, self._begin, self._cancel)
 
     def start(self) -> None:
         """Wait for goals."""
-        self._belief: Belief | None = None
-        self._task: Task | None = None
-        self._sequence = 0
-        self._newest: Plan | None = None
-        # Whose goal it is, plans and report are changed by both threads.
-        self._lock = threading.RLock()
-        self._worker = Worker[tuple[Task, Belief, float]]("planner", self._plan)
-        self._report.begin(msg.PlannerStatus.WAITING, "waiting for a belief")
+        self._due: dict[int, Due] = {}
+        self._worker = Worker[None]("planner", lambda _: self._plan())
+        for pursuer in self._pursuers:
+            pursuer.start()
 
     def stop(self) -> None:
-        """End the goal, which stops the robot."""
-        if self._task is not None:
-            self._end(self._task, Outcome.INTERNAL, "the planner was deactivated")
+        """End the goals, which stops the robots."""
+        for pursuer in self._pursuers:
+            pursuer.stop()
         self._worker.stop()
 
     def tear_down(self) -> None:
-        """Remove the action server and free the model."""
-        if self._server is not None:
-            self._server.destroy()
-            self._server = None
+        """Remove the action servers and free the model."""
+        while self._pursuers:
+            self._pursuers.pop().destroy()
         self._model = self._replanner = None
 
-    def _read(self, request: ReachGoal.Goal) -> Pursuit:
-        """Make something to pursue of a request; a DataError says that it cannot be used."""
-        now, steady = self._now(), time.monotonic()
-        return Pursuit(
-            goals.read_latent(request, self._contract, self._model),
-            goals.read_limits(request, self.value),
-            self._contract,
-            self._model.distance,
-            replan=self._config.replan,
-            now=now,
-            steady=steady,
-            begin=from_time(request.begin),
-        )
+    def check_change(self, values: dict[str, Any]) -> None:
+        """Refuse settings of the planner that do not go together, or not with the model."""
+        require(self._model, self._settings(values))
 
-    def _begin(self, handle: ServerGoalHandle, pursuit: Pursuit) -> None:
-        now, steady = self._now(), time.monotonic()
-        if self._task is not None:
-            self._end(self._task, Outcome.PREEMPTED, "a newer goal took over")
+    def change(self, values: dict[str, Any]) -> None:
+        """Plan by other settings from the next plan on; other limits are those of the next goal."""
+        config = self._settings(values)
         with self._lock:
-            self._task = Task(handle, pursuit)
-            self._report.begin(msg.PlannerStatus.ACTIVE, "pursuing the goal")
-        # In lock-step the belief of this tick is on its way: a plan from an earlier one is one too many.
-        if self._belief is not None and not (self._lock_step and self._belief.stamp < now):
-            self._observe(self._belief, now, steady)
+            self._changed = config
 
-    def _cancel(self, handle: ServerGoalHandle) -> bool:
-        if self._task is None or self._task.handle != handle:
-            return False
-        self._end(self._task, Outcome.CANCELED, "cancelled by the client")
-        return True
-
-    def _on_belief(self, message: msg.Belief) -> None:
-        arrival = time.monotonic()
-        belief = belief_from_message(message)
-        if belief.model != self._model.id or belief.latent.shape != (self._model.latent_size,):
-            self.fault(
-                "dropped.belief",
-                f"belief of {belief.latent.size} numbers by {belief.model!r}, expected "
-                f"{self._model.latent_size} by {self._model.id!r}; start all nodes with the same checkpoint",
-            )
-            return
-        if not np.isfinite(belief.latent).all():
-            self.fault("dropped.belief", "belief is not finite")
-            return
-        first, self._belief = self._belief is None, belief
-        if first and self._report.waiting:
-            self._report.begin(msg.PlannerStatus.IDLE, "waiting for a goal")
-        if self._task is not None:
-            self._observe(belief, self._now(), arrival)
-
-    def _observe(self, belief: Belief, now: int, arrival: float) -> None:
-        """Feed the goal with a belief; plan from it if that is due."""
-        task = self._task
-        if task.pursuit.observe(belief, now, arrival):
-            self._worker.offer((task, belief, arrival))
-        elif task.pursuit.outcome is not None:
-            self._conclude(task)
-        elif self._lock_step:
-            self._play_on(belief)
-
-    def _play_on(self, belief: Belief) -> None:
-        """
-        Send the rest of the newest plan, for the tick of this belief.
-
-        In lock-step each plan is for one tick, so that time waits for every belief. A plan for several
-        would be played faster than the images are encoded, and which of them are would be chance.
-        """
-        with self._lock:
-            plan = self._newest
-            if plan is None:
-                return
-            index = round((belief.stamp - plan.stamp) / self._contract.period_ns)
-            if 0 <= index < self._config.replan:
-                self._publish_plan(plan.actions[index:], belief.stamp, plan.evidence, 1, plan.cost)
+    def _settings(self, values: dict[str, Any]) -> PlannerConfig:
+        """Return the planner's settings: the parameters, but for some other values."""
+        given = {name: values.get(name, self.value(name)) for name in PlannerConfig.model_fields}
+        return planner_config(self._contract, given, self.get_fully_qualified_name())
 
     def _look(self) -> None:
-        if self._task is not None:
-            self._task.pursuit.check(time.monotonic())
-            if self._task.pursuit.outcome is not None:
-                self._conclude(self._task)
+        for pursuer in self._pursuers:
+            pursuer.look()
 
-    def _end(self, task: Task, outcome: Outcome, message: str) -> None:
-        task.pursuit.end(outcome, message)
-        self._conclude(task)
-
-    def _conclude(self, task: Task) -> None:
-        """Make the end of a goal known; runs in the executor's thread."""
-        if task is not self._task:
-            return
-        pursuit = task.pursuit
+    def _offer(self, due: Due) -> None:
+        """Leave what is to be planned; it replaces what waits for the same robot."""
         with self._lock:
-            self._task = self._newest = None
-            if pursuit.outcome is not Outcome.PREEMPTED:
-                nothing = np.zeros((0, self._contract.action.size))
-                evidence = 0 if self._belief is None else self._belief.evidence
-                self._publish_plan(nothing, self._now(), evidence, 0)
-            self._report.end(pursuit.outcome, pursuit)
-        self.get_logger().info(f"goal ended: {pursuit.outcome.name}: {pursuit.message}")
-        self._server.end(
-            task.handle,
-            ReachGoal.Result(
-                success=pursuit.outcome is Outcome.REACHED,
-                error_code=int(pursuit.outcome),
-                message=pursuit.message,
-                final_distance=pursuit.distance,
-                plans=task.plans,
-            ),
-        )
+            self._due[due.pursuer.number] = due
+        self._worker.offer(None)
 
-    def _plan(self, job: tuple[Task, Belief, float]) -> None:
-        """Plan from a belief towards a goal, and publish; the worker's thread."""
-        task, belief, arrival = job
-        if task is not self._task:
-            return
-        try:
-            plan = self._replanner.plan(task.pursuit, belief, self._now())
-        except Exception as error:
-            self._give_up(task, error)
-            return
+    def _plan(self) -> None:
+        """Plan for all robots that are due; the worker's thread."""
         with self._lock:
-            if task is not self._task:
-                return  # ended meanwhile
-            execute = 1 if self._lock_step else min(self._config.replan, len(plan.actions))
-            self._newest = self._publish_plan(
-                plan.actions, plan.stamp, belief.evidence, execute, float(plan.result.cost)
-            )
-            self.monitor.done(time.monotonic() - arrival)
-            task.plans += 1
-            task.pursuit.expect(float(plan.result.cost))
-            self._report.planned(task.pursuit, plan)
-            task.handle.publish_feedback(
-                ReachGoal.Feedback(
-                    distance=task.pursuit.distance,
-                    subgoal=array("f", plan.subgoal.tobytes()),
-                    solve_time=plan.result.seconds,
-                    surprise=task.pursuit.surprise,
-                )
-            )
-
-    def _give_up(self, task: Task, error: Exception) -> None:
-        """End a goal that cannot be planned for; the worker's thread."""
-        reason = str(error)
-        if not isinstance(error, SmwmError):  # a defect, perhaps of a plugin
-            self.log_exception("planning", error)
-            reason = f"planning failed: {error!r}; see the planner's log"
-        task.pursuit.end(Outcome.INTERNAL, reason)
-        self.executor.create_task(self._conclude, task)
-
-    def _publish_plan(
-        self,
-        actions: NDArray[np.float64],
-        stamp: int,
-        evidence: int,
-        execute: int,
-        cost: float = float("nan"),
-    ) -> Plan:
-        self._sequence += 1
-        plan = Plan(
-            stamp=stamp,
-            evidence=evidence,
-            model=self._model.id,
-            sequence=self._sequence,
-            period=self._contract.period,
-            execute=execute,
-            actions=actions,
-            cost=cost,
-        )
-        self._plans.publish(plan_to_message(plan))
-        return plan
-
-    def _now(self) -> int:
-        now = self.get_clock().now().nanoseconds
-        if self._lock_step and self._belief is not None:
-            # A belief's image was shown no later than now; /clock may be on its way still.
-            return max(now, self._belief.stamp)
-        return now
+            waiting, self._due = [due for due in self._due.values() if due.pursuer.pursues(due.task)], {}
+            changed, self._changed = self._changed, None
+        if changed is not None:
+            self._replanner.change(changed)
+        if not waiting:
+            return
+        jobs = [Job(due.pursuer.number, due.task.pursuit, due.belief, due.pursuer.now()) for due in waiting]
+        for due, made in zip(waiting, self._replanner.plan(jobs), strict=True):
+            if isinstance(made, Exception):
+                due.pursuer.give_up(due.task, made)
+            else:
+                due.pursuer.deliver(due, made)
 
 
 def main() -> None:

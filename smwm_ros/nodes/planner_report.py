@@ -15,17 +15,19 @@ from smwm_ros.runtime.replanning import TimedPlan
 class PlannerReport:
     """Publishes a PlannerStatus whenever something changed. Its user takes care of threads."""
 
-    def __init__(self, node: SmwmNode, now: Callable[[], int]) -> None:
+    def __init__(self, node: SmwmNode, prefix: str, now: Callable[[], int]) -> None:
         """
         Make the publisher.
 
         Args:
             node: the planner.
+            prefix: of the robot's names.
             now: gives ROS time in ns.
         """
         self._node = node
+        self._prefix = prefix
         self._now = now
-        self._publisher = node.offer(msg.PlannerStatus, "planner_status", LATCHED)
+        self._publisher = node.offer(msg.PlannerStatus, f"{prefix}planner_status", LATCHED)
         self._status = msg.PlannerStatus()
 
     @property
@@ -59,12 +61,13 @@ class PlannerReport:
                 f"a plan took {1e3 * result.seconds:.1f} ms, {-1e3 * result.slack:.1f} ms beyond its budget",
             )
         self._publish()
-        self._node.monitor.show(
-            iterations=result.iterations,
-            evaluations=result.evaluations,
-            slack_ms=f"{1e3 * result.slack:.3f}",
-            delay_ticks=plan.delay,
-        )
+        shown = {
+            "iterations": result.iterations,
+            "evaluations": result.evaluations,
+            "slack_ms": f"{1e3 * result.slack:.3f}",
+            "delay_ticks": plan.delay,
+        }
+        self._node.monitor.show(**{f"{self._prefix}{key}": value for key, value in shown.items()})
 
     def end(self, outcome: Outcome, pursuit: Pursuit) -> None:
         """Tell how a goal ended."""

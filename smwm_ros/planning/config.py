@@ -66,6 +66,10 @@ class PlannerConfig(Settings):
     """hierarchical: time after which the waypoint is chosen anew, if nothing else demands it."""
     naive: bool = False
     """hierarchical: search any macro-actions, known or not. Only a control experiment."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward model in the search; distances and costs are always float32."""
+    compiled: bool = False
+    """CUDA only: run the forward model as a CUDA graph, which takes a minute to make."""
     time_budget: Annotated[float, Field(ge=0, le=60), Unit("s")] = 0.0
     """Time for a plan; the search stops refining in time. 0: no limit."""
 
@@ -74,3 +78,13 @@ class PlannerConfig(Settings):
         if self.elites > self.samples:
             raise ValueError(f"elites {self.elites} must not exceed samples {self.samples}")
         return self
+
+
+CHANGEABLE = frozenset(
+    {
+        *("optimiser", "samples", "iterations", "elites", "noise_exponent", "keep", "temperature", "step"),
+        *("std", "cost", "action_consistency", "smoothness", "time_budget"),
+        *("macro_samples", "macro_iterations", "macro_cost", "macro_residual", "macro_replan"),
+    }
+)
+"""Settings that may change between two plans, since the last plan means the same under the new ones."""

@@ -106,7 +106,7 @@ class Objective:
             values = EXTRAS[name](imagined)
             if name not in self._scales:
                 spread = values.std(1, keepdim=True).clamp_min(1e-12)
-                self._scales[name] = goal.std(1, keepdim=True) / spread
+                self._scales[name] = (goal.std(1, keepdim=True) / spread).detach()
             total = total + weight * self._scales[name] * values
         if self._constraint is not None:
             try:

@@ -75,23 +75,21 @@ class Pace:
         self._fewest, self._most = fewest, most
         self._per_sample: float | None = None
 
-    @property
-    def samples(self) -> int:
-        """Samples that each round of the next search may have."""
+    def samples(self, problems: int = 1) -> int:
+        """Return how many samples each round of the next search may have for each of so many problems."""
         if not self._budget:
             return self._most
         if self._per_sample is None:
             return self._fewest
-        affordable = self.SHARE * self._budget / (self._rounds * self._per_sample)
+        affordable = self.SHARE * self._budget / (self._rounds * problems * self._per_sample)
         return min(max(int(affordable), self._fewest), self._most)
 
-    @property
-    def expected(self) -> float:
-        """Seconds that a round of so many samples takes, as far as is known."""
-        return self.samples * (self._per_sample or 0.0)
+    def expected(self, problems: int = 1) -> float:
+        """Return the seconds that a round of so many samples takes, as far as is known."""
+        return problems * self.samples(problems) * (self._per_sample or 0.0)
 
     def learn(self, seconds: float, rounds: int, samples: int) -> None:
-        """Take in that some rounds of so many samples took so long."""
+        """Take in that some rounds of so many samples, of all problems together, took so long."""
         if not rounds:
             # Not even one round was begun. Believed for ever, one slow search would have been the last.
             self._per_sample = self._per_sample / 2 if self._per_sample else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from smwm_ros.errors import ConfigError, PlanningError
@@ -17,9 +17,10 @@ from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.costs import COSTS
 from smwm_ros.planning.deadline import Deadline
 from smwm_ros.planning.imagined import Imagined
-from smwm_ros.planning.mpc import MPC, Planner, PlanResult, check_latents
+from smwm_ros.planning.mpc import MPC, check_problems
 from smwm_ros.planning.optimisers import CEM, Search
 from smwm_ros.planning.proposals import Situation
+from smwm_ros.planning.protocol import BatchPlanner, PlanResult, Problem
 
 SHARE = 0.3
 """Of the time budget that the search over macro-actions may take; the rest is for the actions."""
@@ -68,7 +69,7 @@ class Support:
 
 @dataclass
 class _Course:
-    """What the last searches over macro-actions came to, for P problems."""
+    """What the last searches over macro-actions came to, for P robots."""
 
     macros: Float[Tensor, "problems time size"]
     waypoint: Float[Tensor, "problems latent"]
@@ -82,8 +83,19 @@ class _Course:
     ticks: Tensor
     """Since the waypoint was chosen."""
 
+    @classmethod
+    def together(cls, courses: Sequence[_Course]) -> _Course:
+        """Make one of those of some robots."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(course, name) for course in courses]) for name in names))
 
-class HierarchicalPlanner(Planner):
+    def of(self, number: int) -> _Course:
+        """Return what is one robot's."""
+        names = [field.name for field in fields(self)]
+        return _Course(*(getattr(self, name)[number : number + 1] for name in names))
+
+
+class HierarchicalPlanner(BatchPlanner):
     """
     A search over macro-actions finds a waypoint on the way to the goal, and :class:`MPC` goes there.
 
@@ -111,45 +123,50 @@ class HierarchicalPlanner(Planner):
             )
         self._low = MPC(
             checkpoint,
-            config.model_copy(update={"time_budget": (1 - SHARE) * config.time_budget}),
+            _low(config),
             seed,
             None if config.naive else self._begun,
         )
+        self.change(config)
+        self._seed = seed
+        self._generators: dict[int, torch.Generator] = {}
+        self._courses: dict[int, _Course] = {}
+        self._course: _Course | None = None  # of the robots being planned for
+
+    def change(self, config: PlannerConfig) -> None:
+        """See :class:`smwm_ros.planning.protocol.FleetPlanner`."""
+        self._low.change(_low(config))
+        self.config = config
         self._optimiser = CEM(config.macro_iterations, max(2, round(ELITES * config.macro_samples)), keep=0.3)
         self._support = None if config.naive else Support(self._part, config.macro_residual)
-        self._generator = torch.Generator(checkpoint.device).manual_seed(seed)
-        self._course: _Course | None = None
-
-    @property
-    def subgoals(self) -> NDArray[np.float32] | None:
-        """Latents that the last plans head for, shape (P, D); None before the first plan."""
-        return None if self._course is None else self._course.waypoint.cpu().numpy()
 
     def reset(self) -> None:
-        """Forget the last plan and its waypoint."""
-        self._course = None
+        """Forget the last plans and their waypoints."""
+        self._courses.clear()
         self._low.reset()
 
-    def plan_batch(
-        self,
-        latents: NDArray[np.float32],
-        goals: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
+    def forget(self, robots: Sequence[int]) -> None:
+        """See :class:`smwm_ros.planning.protocol.FleetPlanner`."""
+        for robot in robots:
+            self._courses.pop(robot, None)
+        self._low.forget(robots)
+
+    def plan_fleet(self, problems: Sequence[Problem]) -> PlanResult:
         """
-        See :class:`smwm_ros.planning.mpc.Planner`.
+        See :class:`smwm_ros.planning.protocol.FleetPlanner`.
 
         The cost is always that of the goal: by the macro-actions on the way to it, by the actions once it is
         within reach. The evaluations are those of both predictors. A delay counts for the actions alone: a
         waypoint is far enough away.
         """
         deadline = Deadline(self.config.time_budget)
-        start = check_latents(self._checkpoint, "latent", latents)
-        goal = check_latents(self._checkpoint, "goal", goals)
+        start, goal = check_problems(self._checkpoint, problems)
         with torch.inference_mode():
-            course, evaluations = self._steer(start, goal, self.config.replan if elapsed is None else elapsed)
-        result = self._low.plan_batch(latents, course.waypoint.cpu().numpy(), elapsed, delay)
+            course, evaluations = self._steer(start, goal, problems)
+        waypoints = course.waypoint.cpu().numpy()
+        result = self._low.plan_fleet(
+            [replace(problem, goal=waypoint) for problem, waypoint in zip(problems, waypoints, strict=True)]
+        )
         promised = course.cost.double().cpu().numpy()
         return replace(
             result,
@@ -157,41 +174,62 @@ class HierarchicalPlanner(Planner):
             evaluations=evaluations + result.evaluations,
             seconds=deadline.elapsed,
             slack=deadline.slack,
+            subgoals=waypoints,
         )
 
-    def _steer(self, start: Tensor, goal: Tensor, elapsed: int) -> tuple[_Course, int]:
+    def _steer(self, start: Tensor, goal: Tensor, problems: Sequence[Problem]) -> tuple[_Course, int]:
         """Choose waypoints anew where that is due; return the evaluations it took, per problem, as well."""
-        course = self._course
-        if course is None or len(course.waypoint) != len(start):
-            course = _Course(
-                self._part.bank.mean(0).expand(len(start), self.config.macros, -1).clone(),
-                goal.clone(),
-                self._checkpoint.model.action_mean.expand(
-                    len(start), self._part.longest * self._checkpoint.contract.block, -1
-                ).clone(),
-                start.new_full((len(start),), torch.inf),
-                start.new_full((len(start),), torch.nan),
-                torch.zeros(len(start), dtype=torch.int64, device=start.device),
-            )
-            due = torch.ones(len(start), dtype=torch.bool, device=start.device)
-        else:
-            course.ticks += elapsed
-            distance = self._distance(start, course.waypoint)
-            due = course.ticks >= self.config.macro_replan * self._checkpoint.contract.block
-            due |= (distance < ARRIVED) | (distance >= course.nearest)
-            course.nearest = torch.minimum(course.nearest, distance)
-        self._course = course
+        robots = [problem.robot for problem in problems]
+        new = torch.tensor([robot not in self._courses for robot in robots], device=start.device)
+        passed = torch.tensor([problem.elapsed for problem in problems], device=start.device)
+        course = _Course.together(
+            [self._courses.get(robot) or self._begin(end) for robot, end in zip(robots, goal, strict=True)]
+        )
+        course.ticks += torch.where(new, 0, passed)
+        distance = self._distance(start, course.waypoint)
+        due = new | (course.ticks >= self.config.macro_replan * self._checkpoint.contract.block)
+        due |= (distance < ARRIVED) | (distance >= course.nearest)
+        course.nearest = torch.where(new, course.nearest, torch.minimum(course.nearest, distance))
         there = self._distance(start, goal) < ARRIVED
         course.waypoint[there], course.cost[there] = goal[there], torch.nan
         due &= ~there
-        if not due.any():
-            return course, 0
-        evaluations = self._search(course, due, start[due], goal[due])
-        course.ticks[due] = 0
-        course.nearest[due] = self._distance(start, course.waypoint)[due]
+        evaluations = 0
+        if due.any():
+            generators = [
+                self._generator(robot) for robot, now in zip(robots, due.tolist(), strict=True) if now
+            ]
+            evaluations = self._search(course, due, start[due], goal[due], generators)
+            course.ticks[due] = 0
+            course.nearest[due] = self._distance(start, course.waypoint)[due]
+        self._course = course
+        self._courses.update((robot, course.of(number)) for number, robot in enumerate(robots))
         return course, evaluations
 
-    def _search(self, course: _Course, due: Bool[Tensor, " problems"], start: Tensor, goal: Tensor) -> int:
+    def _begin(self, goal: Float[Tensor, " latent"]) -> _Course:
+        """Begin straight towards the goal."""
+        ticks = self._part.longest * self._checkpoint.contract.block
+        return _Course(
+            self._part.bank.mean(0).expand(1, self.config.macros, -1).clone(),
+            goal[None].clone(),
+            self._checkpoint.model.action_mean.expand(1, ticks, -1).clone(),
+            goal.new_full((1,), torch.inf),
+            goal.new_full((1,), torch.nan),
+            torch.zeros(1, dtype=torch.int64, device=goal.device),
+        )
+
+    def _generator(self, robot: int) -> torch.Generator:
+        if robot not in self._generators:
+            self._generators[robot] = torch.Generator(self._checkpoint.device).manual_seed(self._seed)
+        return self._generators[robot]
+
+    def _search(
+        self,
+        course: _Course,
+        due: Bool[Tensor, " problems"],
+        start: Tensor,
+        goal: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> int:
         """Search for macro-actions from some starts to their goals; return the evaluations, per problem."""
         config, part = self.config, self._part
         model, unit = self._checkpoint.model, self._checkpoint.info.calibration.step_distance
@@ -203,9 +241,12 @@ class HierarchicalPlanner(Planner):
         last = course.macros[due, None]
         beginnings = [last, torch.cat([last[:, :, 1:], last[:, :, -1:]], dim=2)]
         if self._support is not None:
-            shape = (len(start), max(1, round(BEGINNINGS * config.macro_samples)), config.macros)
-            rows = torch.randint(len(part.bank), shape, generator=self._generator, device=start.device)
-            beginnings.append(part.bank[rows])
+            shape = (max(1, round(BEGINNINGS * config.macro_samples)), config.macros)
+            rows = [
+                torch.randint(len(part.bank), shape, generator=generator, device=start.device)
+                for generator in generators
+            ]
+            beginnings.append(part.bank[torch.stack(rows)])
         solution = self._optimiser.optimise(
             Search(
                 lambda macros: COSTS[config.macro_cost](imagine(macros)),
@@ -213,7 +254,7 @@ class HierarchicalPlanner(Planner):
                 part.bank.std(0),
                 self._support or _anything,
                 config.macro_samples,
-                self._generator,
+                generators,
                 Deadline(SHARE * config.time_budget),
             )
         )
@@ -228,10 +269,10 @@ class HierarchicalPlanner(Planner):
         ends = path[:, 1]
         if self._support is not None:
             # The bank's own actions tell more precisely where they lead, and the search can begin at them.
-            rows = self._support.rows(solution.actions[:, 0])
-            blocks = part.blocks[rows]
-            ends = model.rollout(start, blocks)[torch.arange(len(rows)), part.lengths[rows] - 1]
-            actions = blocks.view(len(rows), -1, model.action_mean.shape[0])
+            chosen = self._support.rows(solution.actions[:, 0])
+            blocks = part.blocks[chosen]
+            ends = model.rollout(start, blocks)[torch.arange(len(chosen)), part.lengths[chosen] - 1]
+            actions = blocks.view(len(chosen), -1, model.action_mean.shape[0])
             course.actions[due] = actions * model.action_std + model.action_mean
         course.macros[due] = solution.actions
         course.cost[due] = torch.where(within_reach, torch.nan, solution.cost)
@@ -252,6 +293,11 @@ class HierarchicalPlanner(Planner):
     ) -> Float[Tensor, "*batch"]:
         """Return root-mean-square distances, in model steps."""
         return (latents - others).square().mean(-1).sqrt() / self._checkpoint.info.calibration.step_distance
+
+
+def _low(config: PlannerConfig) -> PlannerConfig:
+    """Leave the search over actions its share of the time."""
+    return config.model_copy(update={"time_budget": (1 - SHARE) * config.time_budget})
 
 
 def _anything(macros: Macros) -> Macros:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smwm_ros.models.world_model import WorldModel
+from smwm_ros.planning.forward import Rollout
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,23 @@ class Imagined:
         start: Float[Tensor, "problems latent"],
         goals: Float[Tensor, "problems latent"],
         actions: Float[Tensor, "problems samples ticks action"],
+        rollout: Rollout | None = None,
     ) -> Imagined:
-        """Roll the model forward under each candidate; the ticks are a whole number of model steps."""
+        """
+        Roll the model forward under each candidate; the ticks are a whole number of model steps.
+
+        Args:
+            model: that imagines.
+            unit: length of a model step.
+            start: where each problem starts.
+            goals: where each is to end.
+            actions: the candidates.
+            rollout: how the model is rolled out; its own way when absent.
+        """
         problems, samples, _, size = actions.shape
         blocks = model.standardise(actions.view(problems, samples, -1, model.block, size))
         begin = start[:, None].expand(-1, samples, -1)
-        return cls(model, unit, start, goals, actions, blocks, model.rollout(begin, blocks))
+        return cls(model, unit, start, goals, actions, blocks, (rollout or model.rollout)(begin, blocks))
 
     @cached_property
     def distances(self) -> Float[Tensor, "problems samples time"]:

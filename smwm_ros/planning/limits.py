@@ -40,26 +40,36 @@ class ActionLimits:
     def apply(
         self,
         actions: Float[Tensor, "problems samples ticks action"],
-        previous: Float[Tensor, "problems action"] | None,
+        previous: Float[Tensor, "problems action"] | None = None,
+        settled: Float[Tensor, "problems ticks action"] | None = None,
     ) -> Float[Tensor, "problems samples ticks action"]:
         """
         Clamp sequences to the values, then from tick to tick to the change.
 
         Args:
             actions: the sequences.
-            previous: the action in force before the first tick; None when there is none.
+            previous: the action in force before the first tick, NaN where there is none; None when there is
+                none for any problem.
+            settled: actions that stay as they are, NaN where they are free; None when all are.
         """
         actions = actions.clamp(self.low, self.high)
+        fixed = None
+        if settled is not None:
+            fixed = ~settled.isnan()[:, None]
+            actions = torch.where(fixed, settled[:, None], actions)
         if self._free:
             return actions
-        ticks = list(actions.unbind(-2))
-        before = ticks[0] if previous is None else previous[:, None]
-        earlier = torch.cat([before[:, :, None].expand_as(actions[:, :, :1]), actions[:, :, :-1]], dim=2)
+        before = actions[:, :, 0]
+        if previous is not None:
+            before = torch.where(previous.isnan()[:, None], before, previous[:, None])
+        earlier = torch.cat([before[:, :, None], actions[:, :, :-1]], dim=2)
         within = (actions >= earlier - self.max_change) & (actions <= earlier + self.max_change)
         if bool(within.all()):  # as smooth noise often is: it would stay as it is, tick by tick
             return actions
+        ticks = list(actions.unbind(-2))
         for number, tick in enumerate(ticks):
-            before = torch.clamp(tick, before - self.max_change, before + self.max_change)
+            slowly = torch.clamp(tick, before - self.max_change, before + self.max_change)
+            before = slowly if fixed is None else torch.where(fixed[:, :, number], tick, slowly)
             ticks[number] = before
         return torch.stack(ticks, dim=-2)
 
@@ -70,17 +80,12 @@ class Feasible:
 
     limits: ActionLimits
     previous: Float[Tensor, "problems action"] | None = None
-    """The action in force before the first tick; None when there is none."""
-    settled: Float[Tensor, "problems first action"] | None = None
-    """The first actions, which will have been played when the plan is ready; None when there are none."""
+    """The action in force before the first tick; NaN, or None, where there is none."""
+    settled: Float[Tensor, "problems ticks action"] | None = None
+    """Actions that will have been played when the plan is ready, NaN for those after; None: none."""
 
     def __call__(
         self, actions: Float[Tensor, "problems samples ticks action"]
     ) -> Float[Tensor, "problems samples ticks action"]:
         """Return the nearest sequences that can be."""
-        if self.settled is None:
-            return self.limits.apply(actions, self.previous)
-        first = self.settled.shape[1]
-        settled = self.settled[:, None].expand(-1, actions.shape[1], -1, -1)
-        rest = self.limits.apply(actions[:, :, first:], self.settled[:, -1])
-        return torch.cat([settled, rest], dim=2)
+        return self.limits.apply(actions, self.previous, self.settled)

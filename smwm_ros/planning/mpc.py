@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor
 
 from smwm_ros.errors import ConfigError, PlanningError
@@ -15,76 +15,24 @@ from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.costs import COSTS, Objective, find_constraint
 from smwm_ros.planning.deadline import Deadline, Pace
+from smwm_ros.planning.forward import forward
 from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.limits import ActionLimits, Feasible
 from smwm_ros.planning.optimisers import CEM, MPPI, Choice, Gradient, Optimiser, Search
+from smwm_ros.planning.planners import require
 from smwm_ros.planning.proposals import Proposal, Situation, propose, together
+from smwm_ros.planning.protocol import BatchPlanner, PlanResult, Problem
 
 
-@dataclass(frozen=True)
-class PlanResult:
-    """A plan for each problem, and what it took."""
+@dataclass
+class _Memory:
+    """What is kept of one robot."""
 
-    actions: NDArray[np.float64]
-    """Contract units, shape (T, A) with T = H*k ticks; (P, T, A) from ``plan_batch``."""
-    cost: NDArray[np.float64]
-    """
-    Predicted cost in squared model steps, shape (); (P,) from ``plan_batch``. NaN where there was no time
-    for a round, and the plan is the rest of the last one.
-    """
-    evaluations: int
-    """Latent transitions predicted per problem."""
-    seconds: float
-    iterations: int
-    """Rounds that there was time for."""
-    slack: float
-    """Seconds left of the time budget, negative when it was overrun; infinite without one."""
+    generator: torch.Generator
+    plan: Float[Tensor, "ticks action"] | None = None
 
 
-@runtime_checkable
-class Planner(Protocol):
-    """Whatever makes plans; it may remember the last one."""
-
-    def reset(self) -> None:
-        """Forget the last plan."""
-
-    def plan(
-        self,
-        latent: NDArray[np.float32],
-        goal: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """Plan from one latent towards one goal, both of shape (D,); see :meth:`plan_batch`."""
-        result = self.plan_batch(latent[None], goal[None], elapsed, delay)
-        return replace(result, actions=result.actions[0], cost=np.asarray(result.cost[0]))
-
-    def plan_batch(
-        self,
-        latents: NDArray[np.float32],
-        goals: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """
-        Plan for P problems at once.
-
-        Args:
-            latents: where each one starts, shape (P, D).
-            goals: where each one is to end, shape (P, D).
-            elapsed: ticks since the last plan's first action; its rest is the warm start.
-                The configuration's ``replan`` when absent.
-            delay: ticks that will have passed when the plan is played: until then the last plan goes on,
-                so that the first ``delay`` actions are its, and only later ones can be chosen.
-
-        Raises:
-            ConfigError: a latent or goal is not finite, or not of the model's size; or a delay longer
-                than the horizon.
-            PlanningError: no sequence has a finite cost.
-        """
-
-
-class MPC(Planner):
+class MPC(BatchPlanner):
     """The flat planner: a search over action sequences, in the world model, warm-started by its last plan."""
 
     def __init__(
@@ -96,74 +44,59 @@ class MPC(Planner):
         Args:
             checkpoint: of the world model.
             config: all settings.
-            seed: of the search's samples.
+            seed: of the search's samples, for each robot the same.
             more: where the search begins besides what the configuration proposes.
 
         Raises:
             ConfigError: ``replan`` is longer than the horizon, or a setting needs what the checkpoint, or
                 this machine, does not have.
         """
-        block = checkpoint.contract.block
-        if config.replan > config.horizon * block:
-            raise ConfigError(
-                f"replan {config.replan} ticks is longer than the plan "
-                f"({config.horizon} steps of {block} ticks); lower replan or raise horizon"
-            )
-        if config.action_consistency and checkpoint.info.config.inverse.type == "none":
-            raise ConfigError(
-                f"action_consistency needs an inverse model, and {checkpoint.id} has none; set it to 0, or "
-                "use a model trained with one"
-            )
-        self.config = config
         self._checkpoint = checkpoint
         self._limits = ActionLimits.of(checkpoint.contract, checkpoint.device)
         self._safe = torch.from_numpy(checkpoint.contract.action.safe_values).float().to(checkpoint.device)
-        self._optimiser = make_optimiser(config)
+        ticks = config.horizon * checkpoint.contract.block
+        self._nothing = self._safe.new_zeros(ticks, len(self._safe))
+        self._rollout = forward(checkpoint.model, config)
+        self._seed = seed
+        self._memories: dict[int, _Memory] = {}
+        self.change(config)
         self._constraint = find_constraint(config.constraint)
-        named = propose(config.proposals, checkpoint, config.horizon)
+        named = propose(self.config.proposals, checkpoint, config.horizon)
         self._propose = named if more is None else together(named, more)
+
+    def change(self, config: PlannerConfig) -> None:
+        """See :class:`smwm_ros.planning.protocol.FleetPlanner`."""
+        require(self._checkpoint, config)
+        self.config = config = _without_search(config) if config.planner == "inverse" else config
+        self._optimiser = make_optimiser(config)
         self._pace = Pace(
             config.time_budget, config.iterations, min(config.samples, 2 * config.elites), config.samples
         )
-        self._generator = torch.Generator(checkpoint.device).manual_seed(seed)
-        self._last: Tensor | None = None
 
     def reset(self) -> None:
-        """Forget the last plan: the next one starts cold."""
-        self._last = None
+        """Forget the last plans: the next ones start cold."""
+        self.forget(list(self._memories))
 
-    def plan_batch(
-        self,
-        latents: NDArray[np.float32],
-        goals: NDArray[np.float32],
-        elapsed: int | None = None,
-        delay: int = 0,
-    ) -> PlanResult:
-        """See :class:`Planner`."""
-        deadline = Deadline(self.config.time_budget, expected=self._pace.expected)
-        start, goal = (
-            check_latents(self._checkpoint, what, value)
-            for what, value in (("latent", latents), ("goal", goals))
-        )
+    def forget(self, robots: Sequence[int]) -> None:
+        """See :class:`smwm_ros.planning.protocol.FleetPlanner`."""
+        for robot in robots:
+            if robot in self._memories:
+                self._memories[robot].plan = None
+
+    def plan_fleet(self, problems: Sequence[Problem]) -> PlanResult:
+        """See :class:`smwm_ros.planning.protocol.FleetPlanner`."""
+        deadline = Deadline(self.config.time_budget, expected=self._pace.expected(len(problems)))
+        start, goal = check_problems(self._checkpoint, problems)
         with torch.inference_mode(self.config.optimiser != "gradient"), torch.no_grad():
-            return self._plan(
-                start, goal, self.config.replan if elapsed is None else elapsed, delay, deadline
-            )
+            return self._plan(start, goal, problems, deadline)
 
-    def _plan(self, start: Tensor, goal: Tensor, elapsed: int, delay: int, deadline: Deadline) -> PlanResult:
+    def _plan(
+        self, start: Tensor, goal: Tensor, problems: Sequence[Problem], deadline: Deadline
+    ) -> PlanResult:
         config, model = self.config, self._checkpoint.model
-        situation = self._situation(start, goal, elapsed)
-        settled = None
-        if delay:
-            ticks = situation.rest.shape[1]
-            if delay + 1 > ticks:
-                raise ConfigError(
-                    f"a delay of {delay} ticks leaves nothing of a plan of {ticks}; raise horizon"
-                )
-            settled = situation.rest[:, :delay]
-            if situation.previous is None:
-                settled = self._safe.expand_as(settled)  # without a plan, the robot does this
-        feasible = Feasible(self._limits, situation.previous, settled)
+        memories = [self._memory(problem.robot) for problem in problems]
+        situation = self._situation(start, goal, memories, [problem.elapsed for problem in problems])
+        settled = self._settled(situation, [problem.delay for problem in problems])
         objective = Objective(
             COSTS[config.cost],
             {"action_consistency": config.action_consistency, "smoothness": config.smoothness},
@@ -172,28 +105,29 @@ class MPC(Planner):
         unit = self._checkpoint.info.calibration.step_distance
 
         def score(sequences: Tensor) -> Tensor:
-            return objective(Imagined.of(model, unit, start, goal, sequences))
+            return objective(Imagined.of(model, unit, start, goal, sequences, self._rollout))
 
-        samples = self._pace.samples
+        samples = self._pace.samples(len(problems))
         before = deadline.elapsed
         solution = self._optimiser.optimise(
             Search(
                 score,
                 self._propose(situation),
                 config.std * model.action_std,
-                feasible,
+                Feasible(self._limits, situation.previous, settled),
                 samples,
-                self._generator,
+                [memory.generator for memory in memories],
                 deadline,
             )
         )
-        self._pace.learn(deadline.elapsed - before, solution.rounds, samples)
+        self._pace.learn(deadline.elapsed - before, solution.rounds, samples * len(problems))
         if solution.rounds and not solution.cost.isfinite().all():
             raise PlanningError(
                 "no sequence of actions has a finite cost: the constraint forbids all of them, or the "
                 "model's predictions are not finite"
             )
-        self._last = solution.actions
+        for memory, plan in zip(memories, solution.actions, strict=True):
+            memory.plan = plan
         cost = solution.cost if solution.rounds else torch.full_like(solution.cost, torch.nan)
         return PlanResult(
             solution.actions.double().cpu().numpy(),
@@ -204,16 +138,52 @@ class MPC(Planner):
             deadline.slack,
         )
 
-    def _situation(self, start: Tensor, goal: Tensor, elapsed: int) -> Situation:
-        """Take the rest of the last plan, its last action repeated, and the action in force."""
-        contract = self._checkpoint.contract
-        if self._last is None or len(self._last) != len(start):
-            rest = start.new_zeros(len(start), self.config.horizon * contract.block, contract.action.size)
-            return Situation(start, goal, rest, None)
-        ticks = self._last.shape[1]
-        rows = torch.arange(elapsed, elapsed + ticks).clamp(0, ticks - 1)
-        previous = self._last[:, min(max(elapsed - 1, 0), ticks - 1)]
-        return Situation(start, goal, self._last[:, rows], previous)
+    def _memory(self, robot: int) -> _Memory:
+        if robot not in self._memories:
+            generator = torch.Generator(self._checkpoint.device).manual_seed(self._seed)
+            self._memories[robot] = _Memory(generator)
+        return self._memories[robot]
+
+    def _situation(
+        self, start: Tensor, goal: Tensor, memories: Sequence[_Memory], elapsed: Sequence[int]
+    ) -> Situation:
+        """Take the rest of the last plans, their last action repeated, and the actions in force."""
+        plans = torch.stack([self._nothing if kept.plan is None else kept.plan for kept in memories])
+        known = [kept.plan is not None for kept in memories]
+        if not any(known):
+            return Situation(start, goal, plans, None)
+        last = plans.shape[1] - 1
+        passed = torch.tensor(elapsed, device=plans.device)
+        rows = (passed[:, None] + torch.arange(last + 1, device=plans.device)).clamp(0, last)
+        problem = torch.arange(len(plans), device=plans.device)
+        previous = plans[problem, (passed - 1).clamp(0, last)]
+        if not all(known):
+            previous[~torch.tensor(known, device=plans.device)] = torch.nan
+        return Situation(start, goal, plans[problem[:, None], rows], previous)
+
+    def _settled(self, situation: Situation, delays: Sequence[int]) -> Tensor | None:
+        """Take what will have been played when the plans are ready: the rest of the last ones until then."""
+        if not any(delays):
+            return None
+        ticks = situation.rest.shape[1]
+        if max(delays) + 1 > ticks:
+            raise ConfigError(
+                f"a delay of {max(delays)} ticks leaves nothing of a plan of {ticks}; raise horizon"
+            )
+        played = situation.rest
+        if situation.previous is None:
+            played = self._safe.expand_as(played)  # without a plan, the robot does this
+        else:
+            played = torch.where(situation.previous.isnan()[:, None], self._safe, played)
+        later = (
+            torch.arange(ticks, device=played.device) >= torch.tensor(delays, device=played.device)[:, None]
+        )
+        return played.masked_fill(later[..., None], torch.nan)
+
+
+def _without_search(config: PlannerConfig) -> PlannerConfig:
+    """Take what the goal-conditioned inverse model proposes as it is."""
+    return config.model_copy(update={"proposals": "inverse", "optimiser": "choice", "time_budget": 0.0})
 
 
 def make_optimiser(config: PlannerConfig) -> Optimiser:
@@ -229,19 +199,23 @@ def make_optimiser(config: PlannerConfig) -> Optimiser:
     return CEM(config.iterations, config.elites, config.noise_exponent, config.keep)
 
 
-def check_latents(checkpoint: Checkpoint, what: str, values: NDArray[np.float32]) -> Tensor:
+def check_problems(checkpoint: Checkpoint, problems: Sequence[Problem]) -> tuple[Tensor, Tensor]:
     """
-    Put latents onto a checkpoint's device.
+    Put starts and goals onto a checkpoint's device, of shape (P, D) each.
 
     Raises:
         ConfigError: they are not finite, or not of the model's size.
     """
-    tensor = torch.from_numpy(np.asarray(values, np.float32)).to(checkpoint.device)
-    if tensor.ndim != 2 or tensor.shape[1] != checkpoint.latent_size:
-        raise ConfigError(
-            f"{what} has shape {tuple(tensor.shape)}, expected (problems, "
-            f"{checkpoint.latent_size}) for checkpoint {checkpoint.id}"
-        )
-    if not torch.isfinite(tensor).all():
-        raise ConfigError(f"{what} holds numbers that are not finite; nothing can be planned from it")
-    return tensor
+    found = []
+    for what in ("latent", "goal"):
+        rows = [np.asarray(getattr(problem, what), np.float32) for problem in problems]
+        for row in rows:
+            if row.shape != (checkpoint.latent_size,):
+                raise ConfigError(
+                    f"{what} has shape {row.shape}, expected ({checkpoint.latent_size},) for checkpoint "
+                    f"{checkpoint.id}"
+                )
+            if not np.isfinite(row).all():
+                raise ConfigError(f"{what} holds numbers that are not finite; nothing can be planned from it")
+        found.append(torch.from_numpy(np.stack(rows)).to(checkpoint.device))
+    return found[0], found[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -31,8 +31,8 @@ class Search:
     """Brings sequences to what can be done; every one passes it before it is scored."""
     samples: int
     """Sequences drawn in each round."""
-    generator: torch.Generator
-    """Source of the noise, on the problems' device."""
+    generators: Sequence[torch.Generator]
+    """Source of each problem's noise, on the problems' device: it is the same whatever is planned beside."""
     deadline: Deadline
 
 
@@ -87,7 +87,7 @@ def _drawn(
 ) -> Sequences:
     """Draw sequences around the means, which take turns."""
     problems, _, ticks, size = means.shape
-    noise = coloured_noise((problems, search.samples, size, ticks), exponent, search.generator)
+    noise = coloured_noise((problems, search.samples, size, ticks), exponent, search.generators)
     turns = torch.arange(search.samples, device=means.device) % means.shape[1]
     return means[:, turns] + spread * noise.transpose(-1, -2)
 
@@ -209,19 +209,22 @@ class Gradient:
         return best.solution()
 
 
-def coloured_noise(shape: tuple[int, ...], exponent: float, generator: torch.Generator) -> Tensor:
+def coloured_noise(shape: tuple[int, ...], exponent: float, generators: Sequence[torch.Generator]) -> Tensor:
     """
     Draw Gaussian noise of unit variance whose power falls as 1/f^exponent along the last axis.
 
     Source: Timmer and König, Astronomy and Astrophysics 300 (1995).
+
+    Args:
+        shape: of the noise, two axes at least.
+        exponent: 0 is white.
+        generators: one for each row of the first axis.
     """
+    _, *inner, ticks = shape
     if exponent == 0:
-        return torch.randn(shape, generator=generator, device=generator.device)
-    ticks = shape[-1]
-    amplitude, deviation = _spectrum(ticks, exponent, generator.device)
-    real, imaginary = torch.randn(
-        (2, *shape[:-1], len(amplitude)), generator=generator, device=generator.device
-    )
+        return _normal((*inner, ticks), generators, 0)
+    amplitude, deviation = _spectrum(ticks, exponent, generators[0].device)
+    real, imaginary = _normal((2, *inner, len(amplitude)), generators, 1)
     imaginary[..., 0] = 0  # the mean, and at an even length the highest frequency, are real
     real[..., 0] *= 2**0.5
     if ticks % 2 == 0:
@@ -230,7 +233,14 @@ def coloured_noise(shape: tuple[int, ...], exponent: float, generator: torch.Gen
     return torch.fft.irfft(torch.complex(real, imaginary) * amplitude, n=ticks) / deviation
 
 
+def _normal(shape: tuple[int, ...], generators: Sequence[torch.Generator], axis: int) -> Tensor:
+    """Draw white noise of a shape from each generator, along a new axis."""
+    drawn = [torch.randn(shape, generator=generator, device=generator.device) for generator in generators]
+    return torch.stack(drawn, dim=axis) if len(drawn) > 1 else drawn[0].unsqueeze(axis)
+
+
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _spectrum(ticks: int, exponent: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the amplitude of each frequency, and the standard deviation of what they add up to."""
     frequencies = torch.fft.rfftfreq(ticks, device=device)

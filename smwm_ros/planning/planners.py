@@ -12,7 +12,7 @@ from smwm_ros.validation import check
 
 if TYPE_CHECKING:
     from smwm_ros.models.checkpoint import Checkpoint
-    from smwm_ros.planning.mpc import Planner
+    from smwm_ros.planning.protocol import FleetPlanner
 
 
 def planner_config(
@@ -34,7 +34,27 @@ def planner_config(
     return check(PlannerConfig, {**section, **(overrides or {})}, source, ConfigError)
 
 
-def make_planner(checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -> Planner:
+def require(checkpoint: Checkpoint, config: PlannerConfig) -> None:
+    """
+    Refuse settings that do not go with a checkpoint.
+
+    Raises:
+        ConfigError: ``replan`` is longer than the horizon, or a cost needs what the checkpoint has not.
+    """
+    block = checkpoint.contract.block
+    if config.replan > config.horizon * block:
+        raise ConfigError(
+            f"replan {config.replan} ticks is longer than the plan "
+            f"({config.horizon} steps of {block} ticks); lower replan or raise horizon"
+        )
+    if config.action_consistency and checkpoint.info.config.inverse.type == "none":
+        raise ConfigError(
+            f"action_consistency needs an inverse model, and {checkpoint.id} has none; set it to 0, or "
+            "use a model trained with one"
+        )
+
+
+def make_planner(checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -> FleetPlanner:
     """
     Make the planner that a configuration names.
 
@@ -49,9 +69,4 @@ def make_planner(checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -
     from smwm_ros.planning.hierarchy import HierarchicalPlanner  # noqa: PLC0415 - torch, which
     from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - settings do without
 
-    if config.planner == "flat":
-        return MPC(checkpoint, config, seed)
-    if config.planner == "inverse":
-        chosen = config.model_copy(update={"proposals": "inverse", "optimiser": "choice", "time_budget": 0.0})
-        return MPC(checkpoint, chosen, seed)
-    return HierarchicalPlanner(checkpoint, config, seed)
+    return (HierarchicalPlanner if config.planner == "hierarchical" else MPC)(checkpoint, config, seed)

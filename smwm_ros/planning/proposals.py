@@ -26,7 +26,7 @@ class Situation:
     rest: Float[Tensor, "problems ticks action"]
     """What is left of the last plan, its last action repeated; zero when there is none."""
     previous: Float[Tensor, "problems action"] | None
-    """The action in force; None when there is no last plan."""
+    """The action in force, NaN where there is no last plan; None when none has one."""
 
 
 Proposal = Callable[[Situation], Sequences]

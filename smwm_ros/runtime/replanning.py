@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import PlanningError
-from smwm_ros.planning.hierarchy import HierarchicalPlanner
-from smwm_ros.planning.mpc import Planner, PlanResult
+from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.protocol import FleetPlanner, PlanResult, Problem
 from smwm_ros.runtime.belief import Belief
 from smwm_ros.runtime.goal import Pursuit
 
@@ -87,12 +87,26 @@ class TimedPlan:
     """As the planner made it: its actions begin at the belief."""
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A robot that is due for a plan."""
+
+    robot: int
+    """Which of those planned for."""
+    pursuit: Pursuit
+    """Of its goal."""
+    belief: Belief
+    """Where it is."""
+    now: int
+    """ROS time in ns."""
+
+
 class Replanner:
-    """Has one planner make plan after plan, for one goal after the other."""
+    """Has one planner make plan after plan, for one robot or several, each with one goal after the other."""
 
     def __init__(
         self,
-        planner: Planner,
+        planner: FleetPlanner,
         contract: Contract,
         latency: Latency,
         clock: Callable[[], float] = time.monotonic,
@@ -101,8 +115,8 @@ class Replanner:
         Begin with no plan.
 
         Args:
-            planner: made for this robot; nobody else may use it.
-            contract: the robot.
+            planner: made for these robots; nobody else may use it.
+            contract: of the robots, which are alike.
             latency: how much of it to make up for.
             clock: steady time in s.
         """
@@ -110,35 +124,54 @@ class Replanner:
         self._period = contract.period_ns
         self._latency = latency
         self._clock = clock
-        self._last: tuple[Pursuit, int] | None = None  # whose the last plan was, and its first tick
+        self._last: dict[int, tuple[Pursuit, int]] = {}  # whose each last plan was, and its first tick
 
-    def plan(self, pursuit: Pursuit, belief: Belief, now: int) -> TimedPlan:
+    def change(self, config: PlannerConfig) -> None:
+        """Plan with other settings from now on; see :meth:`FleetPlanner.change`."""
+        self._planner.change(config)
+
+    def plan(self, jobs: Sequence[Job]) -> list[TimedPlan | Exception]:
         """
-        Plan from a belief towards a goal; the last plan for the same goal is where the search begins.
+        Plan for some robots in one batch; each one's last plan for the same goal is where its search begins.
 
-        Args:
-            pursuit: of the goal.
-            belief: where the robot is.
-            now: ROS time in ns.
-
-        Raises:
-            ConfigError, PlanningError: nothing can be planned.
+        Returns:
+            For each robot its plan, or why there is none. What goes wrong for one is none of the others'
+            concern: they are planned for alone then.
         """
-        elapsed = None
-        if self._last is not None and self._last[0] is pursuit and self._last[1] <= belief.stamp:
-            elapsed = round((belief.stamp - self._last[1]) / self._period)
+        problems = [self._problem(job) for job in jobs]
+        try:
+            found = self._search(problems)
+        except Exception as error:  # a plugin may raise anything
+            if len(jobs) == 1:
+                return [error]
+            return [self.plan([job])[0] for job in jobs]
+        return [self._timed(*each) for each in zip(jobs, problems, found, strict=True)]
+
+    def _problem(self, job: Job) -> Problem:
+        pursuit, belief = job.pursuit, job.belief
+        elapsed, last = 0, self._last.get(job.robot)
+        if last is not None and last[0] is pursuit and last[1] <= belief.stamp:
+            elapsed = round((belief.stamp - last[1]) / self._period)
         else:
-            self._planner.reset()
-        delay = self._latency.ticks(belief, now)
-        began = self._clock()
-        result = self._planner.plan(belief.latent, pursuit.goal, elapsed, delay)
-        self._latency.learn(self._clock() - began)
-        if not np.isfinite(result.actions).all():
-            raise PlanningError("the plan is not finite: the model, or a plugin, computes nonsense")
-        self._last = (pursuit, belief.stamp)
-        stamp = belief.stamp + delay * self._period
-        return TimedPlan(stamp, result.actions[delay:], delay, self._subgoal(pursuit), result)
+            self._planner.forget([job.robot])
+        delay = self._latency.ticks(belief, job.now)
+        return Problem(job.robot, belief.latent, pursuit.goal, elapsed, delay)
 
-    def _subgoal(self, pursuit: Pursuit) -> NDArray[np.float32]:
-        waypoints = self._planner.subgoals if isinstance(self._planner, HierarchicalPlanner) else None
-        return pursuit.goal if waypoints is None else waypoints[0]
+    def _search(self, problems: Sequence[Problem]) -> list[PlanResult]:
+        began = self._clock()
+        result = self._planner.plan_fleet(problems)
+        self._latency.learn(self._clock() - began)
+        return [result.of(number) for number in range(len(problems))]
+
+    def _timed(self, job: Job, problem: Problem, result: PlanResult) -> TimedPlan | Exception:
+        if not np.isfinite(result.actions).all():
+            return PlanningError("the plan is not finite: the model, or a plugin, computes nonsense")
+        self._last[job.robot] = (job.pursuit, job.belief.stamp)
+        delay = problem.delay
+        return TimedPlan(
+            job.belief.stamp + delay * self._period,
+            result.actions[delay:],
+            delay,
+            job.pursuit.goal if result.subgoals is None else result.subgoals,
+            result,
+        )

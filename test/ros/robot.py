@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,14 @@ def write_contract(path: Path, **changes: Any) -> Contract:
 
 
 @contextmanager
-def processes(contract: Path, log: Path, *arguments: str) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Run the four nodes, each in a process, on the toy model."""
+def processes(
+    contract: Path, log: Path, *arguments: str, nodes: Sequence[str] = NODES
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Run the four nodes, or some of them, each in a process, on the toy model."""
+    log.mkdir(exist_ok=True)
     with ExitStack() as stack:
         running = {}
-        for name in NODES:
+        for name in nodes:
             output = stack.enter_context((log / f"{name}.log").open("wb"))
             model = [] if name == "action" else ["-p", f"checkpoint:={contract}"]
             command = [sys.executable, toy.__file__, name, "--ros-args", "-p", f"contract:={contract}"]

@@ -11,6 +11,7 @@ import pytest
 import rclpy
 from rcl_interfaces.msg import ParameterType
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from robot import write_contract
 from toy import ToyModel, ToyPlanner
 
@@ -108,3 +109,59 @@ def test_a_plugin_that_fails_from_the_first_plan_on_keeps_the_node_from_starting
     with planner(contract(), make=Failing) as node:
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert node.failure.startswith("the constraint failed")
+
+
+def test_what_belongs_together_changes_together_and_the_rest_is_refused(
+    contract: Callable[..., Path],
+) -> None:
+    """Pins the dynamic settings: judged as a whole, taken over before the next plan, with a reason if not."""
+    taken: list[PlannerConfig] = []
+
+    class Noting(ToyPlanner):
+        def change(self, config: PlannerConfig) -> None:
+            taken.append(config)
+
+    with planner(contract(samples=32), make=Noting) as node:
+        assert node.bring_up()
+        wrong = node.set_parameters_atomically(
+            [Parameter("samples", value=16), Parameter("elites", value=17)]
+        )
+        assert not wrong.successful
+        assert "elites 17 must not exceed samples 16" in wrong.reason
+        assert node.value("samples") == 32
+        (fixed,) = node.set_parameters([Parameter("horizon", value=4)])
+        assert not fixed.successful
+        assert "configured" in fixed.reason
+        new = [
+            ("samples", 16),
+            ("iterations", 7),
+            ("time_budget", 0.02),
+            ("cost", "final"),
+            ("tolerance", 1.0),
+        ]
+        assert node.set_parameters_atomically(
+            [Parameter(name, value=value) for name, value in new]
+        ).successful
+        assert taken == [], "between two plans, not during one"
+        node._plan()
+        assert (taken[0].samples, taken[0].iterations, taken[0].time_budget) == (16, 7, 0.02)
+        assert (taken[0].cost, node.value("tolerance")) == ("final", 1.0)
+        node._plan()
+        assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("robots:=alpha,",), "each once; found ''"),
+        (("robots:=alpha,alpha",), "found 'alpha'"),
+        (("robots:=alpha,2nd",), "found '2nd'"),
+        (("robots:=alpha,beta", "lock_step:=true"), "time can wait for one robot only"),
+    ],
+)
+def test_robots_that_cannot_be_planned_for_are_told(
+    contract: Callable[..., Path], given: tuple[str, ...], said: str
+) -> None:
+    with planner(contract(), *given) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert said in node.failure

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.perception_node import PerceptionNode
 from smwm_ros.nodes.process import run
 from smwm_ros.nodes.world_model_node import WorldModelNode
+from smwm_ros.planning.protocol import PlanResult, Problem
 
 SPAN = 8.0
 """Positions lie within +-SPAN."""
@@ -84,14 +87,21 @@ class ToyPlanner:
     def __init__(self, model: ToyModel, config: Any, seed: int) -> None:
         self.contract = model.contract
 
-    def reset(self) -> None:
+    def change(self, config: Any) -> None:
         pass
 
-    def plan(
-        self, latent: NDArray[Any], goal: NDArray[Any], elapsed: int | None = None, delay: int = 0
-    ) -> Any:
-        from smwm_ros.planning.mpc import PlanResult  # noqa: PLC0415 - torch; only the planner needs it
+    def forget(self, robots: Sequence[int]) -> None:
+        pass
 
+    def plan_fleet(self, problems: Sequence[Problem]) -> PlanResult:
+        plans = [self.plan(problem.latent, problem.goal) for problem in problems]
+        return replace(
+            plans[0],
+            actions=np.stack([plan.actions for plan in plans]),
+            cost=np.stack([plan.cost for plan in plans]),
+        )
+
+    def plan(self, latent: NDArray[Any], goal: NDArray[Any]) -> PlanResult:
         right, top = goal > EDGE
         if right:
             raise PlanningError("no sequence of actions has a finite cost")
