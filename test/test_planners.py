@@ -53,6 +53,7 @@ def test_settings_of_the_shipped_robots_are_possible(path: Path) -> None:
         ({}, {"iterations": 0}, "--set: iterations: Input should be greater"),
         ({"samples": 64}, {"elites": 65}, "--set: elites 65 must not exceed samples 64"),
         ({}, {"time_budget": -0.02}, "--set: time_budget: Input should be greater"),
+        ({}, {"time_budget": 0.02, "compiled": True}, "--set: compiled needs as many samples"),
     ],
 )
 def test_wrong_settings_are_told_with_their_source(

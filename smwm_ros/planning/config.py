@@ -74,9 +74,13 @@ class PlannerConfig(Settings):
     """Time for a plan; the search stops refining in time. 0: no limit."""
 
     @model_validator(mode="after")
-    def _enough_samples(self) -> PlannerConfig:
+    def _possible(self) -> PlannerConfig:
         if self.elites > self.samples:
             raise ValueError(f"elites {self.elites} must not exceed samples {self.samples}")
+        if self.compiled and self.time_budget:
+            raise ValueError(
+                "compiled needs as many samples in each plan, and a time_budget changes them; set one only"
+            )
         return self
 
 
