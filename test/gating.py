@@ -89,7 +89,7 @@ class Robot:
 
     def wait(self, seconds: float, *, clock: float = 1.0) -> list[tuple[float, Command]]:
         """Let steady time pass, ROS time `clock` times as fast; return what was sent, and when."""
-        sent = []
+        sent: list[tuple[float, Command]] = []
         end = self.steady + seconds
         while True:
             step = min(max(self.gate.wake, self.steady), end) - self.steady

@@ -117,7 +117,7 @@ def test_commands_pass_at_once_and_are_repeated_until_too_old() -> None:
     assert command is not None
     assert (command.values.tolist(), command.safe, command.evidence) == ([1.0, -1.0], False, 0)
     sent = robot.wait(1.0)
-    assert len(sent) in (19, 20)
+    assert len(sent) >= 19
     last = max(t for t, c in sent if not c.safe)
     assert 0.15 <= last - 5.1 <= REACHER.action.timeout
     assert sent[-1][1].reason == "too old"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Any
@@ -40,6 +41,8 @@ EXPECTED = (NO_PLAN, NO_COMMAND, STOPPED, EMERGENCY_STOP, RELEASED)
 """Reasons for the safe action that are no fault."""
 SETTLE = 1.0
 """Longest time, in s, that deactivation waits for the robot to reach its safe action."""
+SWITCH = 5e-4
+"""Longest time, in s, that one thread keeps the interpreter from another: a tenth of Python's own."""
 SAY = 5.0
 """Seconds between two log lines that plans are played."""
 
@@ -58,6 +61,7 @@ class ActionNode(SmwmNode):
     that; ``emergency_stopped`` tells which. The latch lasts as long as the process.
     """
 
+    depends_on = ("planner",)
     parameters = (
         CONTRACT,
         LOCK_STEP,
@@ -82,8 +86,6 @@ class ActionNode(SmwmNode):
         self._stopped = self.value("start_stopped")
         self._gate: Gate | None = None
         self._changed = threading.Condition()
-
-    depends_on = ("planner",)
 
     def set_up(self) -> None:
         """Make the topics and services."""
@@ -270,6 +272,7 @@ class ActionNode(SmwmNode):
 
 def main() -> None:
     """Run the node."""
+    sys.setswitchinterval(SWITCH)
     run(lambda: ActionNode("action"))
 
 

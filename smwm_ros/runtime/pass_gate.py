@@ -61,6 +61,7 @@ class PassGate(Gate):
         self.wake = steady + self._contract.period
         if self._wanted is None:
             return self._safe(now, steady)
+        self.wake = min(self.wake, self._arrived + self._contract.action.timeout)
         return self._send(self._wanted[None], now, steady)
 
     def _forget(self) -> None:

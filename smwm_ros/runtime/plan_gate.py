@@ -68,19 +68,19 @@ class PlanGate(Gate):
         """Return the time for which an order to stop holds."""
         return now
 
+    @abstractmethod
     def _end(self, plan: Plan) -> int:
         """Return the time from which the plan is too old, in ns."""
-        return plan.stamp + plan.execute * self._period + self._timeout
 
     def _timing_flaw(self, plan: Plan, now: int) -> str:
         if max(plan.stamp, plan.evidence) > now + self._future_limit():
             return FROM_THE_FUTURE
         if self._before_release(plan.evidence or plan.stamp, now):
             return BEFORE_RELEASE
-        if now >= self._end(plan):
-            return TOO_OLD
         if plan.evidence and plan.stamp - plan.evidence > self._timeout:
             return "old evidence"
+        if now >= self._end(plan):
+            return TOO_OLD
         if self._newest is not None and self._newest[0] <= now + self._future_limit():
             # Otherwise the clock was turned back, and what came before says nothing any more.
             stamp, sequence = self._newest

@@ -20,11 +20,13 @@ class RealTimeGate(PlanGate):
     following ones keep that phase. After the last action of ``execute`` the gate waits half a
     period more for the next plan, since an action of the reserve would use up the change that the
     limits allow to the action that comes instead. Then it plays the reserve (its last action again,
-    once it is used up) until the plan is too old: ``timeout`` after ``execute`` periods.
+    once it is used up) until the plan is too old: no planned action is in force later than ``execute``
+    periods and ``timeout`` after the image behind it. As an action holds until the next one, the last goes
+    out ``HELD`` periods before that.
 
     The safe action is repeated every period. It also takes over when no new action has become due
-    for ``timeout`` of *steady* time although the plan is not too old: ROS time has stopped. Hence a
-    simulator slower than ``period / timeout`` of real time must run in lock-step.
+    for as long in *steady* time although the plan is not too old: ROS time has stopped. Hence a
+    simulator of a quarter of real time or less must run in lock-step.
 
     A plan may begin up to ``timeout`` in the future; until then the one before it goes on.
 
@@ -33,6 +35,8 @@ class RealTimeGate(PlanGate):
 
     TOLERANCE = 0.25
     """Periods by which a tick may come early and still mean the next action."""
+    HELD = 1.25
+    """Periods for which an action is in force, as the next one may come late; half the timeout at most."""
 
     def __init__(self, contract: Contract, limiter: Limiter | None = None, model: str = "") -> None:
         """See :class:`PlanGate`."""
@@ -43,7 +47,8 @@ class RealTimeGate(PlanGate):
         self._index = -1  # newest index that was due
         self._fresh = -np.inf  # steady time at which it became due
         self._due = -np.inf  # steady time of the next tick
-        self._patience = max(contract.action.timeout, 1.5 * contract.period)
+        self._held = min(self.HELD * contract.period, contract.action.timeout / 2)
+        self._patience = max(contract.action.timeout - self._held, 1.5 * contract.period)
 
     def step(self, now: int, steady: float) -> Command | None:
         """Return the command due now: a planned action, or the safe one if there is none."""
@@ -87,6 +92,10 @@ class RealTimeGate(PlanGate):
         self._schedule(1.5 if index == plan.execute - 1 else 1.0, now, steady)
         rows = plan.actions[min(index, len(plan.actions) - 1) :]
         return self._send(rows, now, steady, plan.evidence)
+
+    def _end(self, plan: Plan) -> int:
+        begin = min(plan.evidence or plan.stamp, plan.stamp)
+        return begin + plan.execute * self._period + self._timeout - round(self._held * 1e9)
 
     def _outdated(self, plan: Plan, now: int, steady: float) -> str:
         if now < self._begun - self._period:
