@@ -99,7 +99,7 @@ def test_only_lasting_surprise_is_flagged() -> None:
 
 
 def test_a_picture_that_stands_still_where_motion_was_foreseen_is_flagged_until_it_changes() -> None:
-    """Pins that a frozen camera is noticed in one model step, and that the robot's rest does not excuse it."""
+    """Pins that a frozen camera is noticed in one model step, and not excused by the robot at rest."""
     tracker = track(patience=1000)
     tracker.apply(START, np.ones(2))
     moving = [believe(tracker, latent(tick, (tick, tick))).surprised for tick in range(10)]
