@@ -69,4 +69,6 @@ def make_planner(checkpoint: Checkpoint, config: PlannerConfig, seed: int = 0) -
     from smwm_ros.planning.hierarchy import HierarchicalPlanner  # noqa: PLC0415 - torch, which
     from smwm_ros.planning.mpc import MPC  # noqa: PLC0415 - settings do without
 
-    return (HierarchicalPlanner if config.planner == "hierarchical" else MPC)(checkpoint, config, seed)
+    if config.planner == "hierarchical":
+        return HierarchicalPlanner(checkpoint, config, seed)
+    return MPC(checkpoint, config, seed)
