@@ -12,7 +12,7 @@ from smwm_ros import msg
 from smwm_ros.contract import Contract
 from smwm_ros.errors import DataError
 from smwm_ros.messages.commands import check_action
-from smwm_ros.messages.stamps import from_time, header, to_time
+from smwm_ros.messages.stamps import fill_time, from_time, header, to_time
 from smwm_ros.runtime.belief import Belief, Latent
 from smwm_ros.runtime.gate import Command
 from smwm_ros.runtime.plan import Plan
@@ -99,15 +99,21 @@ def plan_from_message(message: msg.Plan) -> Plan:
     )
 
 
-def applied_to_message(command: Command) -> msg.AppliedAction:
-    """Return msg/AppliedAction."""
-    return msg.AppliedAction(
-        header=header(command.stamp),
-        evidence=to_time(command.evidence),
-        values=_floats("d", command.values),
-        source=msg.AppliedAction.SAFE if command.safe else msg.AppliedAction.PLAN,
-        reason=command.reason,
-    )
+def applied_to_message(command: Command, into: msg.AppliedAction | None = None) -> msg.AppliedAction:
+    """
+    Return msg/AppliedAction.
+
+    Args:
+        command: what was sent.
+        into: an earlier message, to be filled anew: making one takes longer than filling it.
+    """
+    message = into or msg.AppliedAction()
+    fill_time(message.header.stamp, command.stamp)
+    fill_time(message.evidence, command.evidence)
+    message.values = _floats("d", command.values)
+    message.source = msg.AppliedAction.SAFE if command.safe else msg.AppliedAction.PLAN
+    message.reason = command.reason
+    return message
 
 
 def applied_from_message(contract: Contract, message: msg.AppliedAction) -> tuple[int, NDArray[np.float64]]:

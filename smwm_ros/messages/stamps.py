@@ -13,6 +13,11 @@ def to_time(nanoseconds: int) -> Time:
     return Time(sec=nanoseconds // SECOND, nanosec=nanoseconds % SECOND)
 
 
+def fill_time(message: Time, nanoseconds: int) -> None:
+    """Write a stamp of int nanoseconds into a message."""
+    message.sec, message.nanosec = divmod(nanoseconds, SECOND)
+
+
 def from_time(stamp: Time | Duration) -> int:
     """Return a stamp, or a duration, in int nanoseconds."""
     return int(stamp.sec) * SECOND + int(stamp.nanosec)

@@ -101,6 +101,7 @@ class ActionNode(SmwmNode):
         kind = command_type(contract)
         self._commands = self.offer(kind, contract.action.topic, NEWEST)
         self._applied = self.offer(msg.AppliedAction, "applied_action", EVERY)
+        self._told = msg.AppliedAction()
         self._states = self.offer(Bool, "emergency_stopped", LATCHED)
         if self.value("safety_only"):
             self.listen(kind, "unsafe_command", self._on_command, NEWEST)
@@ -258,7 +259,7 @@ class ActionNode(SmwmNode):
         if command is None:
             return
         self._commands.publish(self._encode(command.values, command.stamp, command.later))
-        self._applied.publish(applied_to_message(command))
+        self._applied.publish(applied_to_message(command, self._told))
         said = command.reason if command.safe else ""
         if said != self._said:
             self._said = said
