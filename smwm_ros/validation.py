@@ -1,7 +1,12 @@
-"""Checking what people write (YAML, settings): every error names source, key and reason."""
+"""
+Checking what people write (YAML, settings): every error names source, key and reason.
+
+What is read may also be damaged, or made to do harm: its size and its nesting are bounded.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +15,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smwm_ros.errors import SmwmError
+
+LARGEST_TEXT = 64 * 1024
+"""Characters in a YAML file; a contract has a fiftieth of it."""
+DEEPEST = 32
+"""Levels of nesting in YAML."""
+MOST_VALUES = 20_000
+"""Values in YAML, each counted as often as it is referred to."""
 
 
 class Settings(BaseModel):
@@ -30,7 +42,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def read_text(path: Path, what: str, error: type[SmwmError]) -> str:
     """
-    Read a text file.
+    Read a text file that is not too large.
 
     Args:
         path: the file.
@@ -38,9 +50,13 @@ def read_text(path: Path, what: str, error: type[SmwmError]) -> str:
         error: the class of error to raise.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST_TEXT + 1)
     except (OSError, UnicodeDecodeError) as reason:
         raise error(f"{path}: cannot read {what} ({reason})") from reason
+    if len(text) > LARGEST_TEXT:
+        raise error(f"{path}: more than {LARGEST_TEXT} characters; expected {what}")
+    return text
 
 
 def parse(kind: type[Kind], text: str, source: str, error: type[SmwmError]) -> Kind:
@@ -53,16 +69,23 @@ def parse(kind: type[Kind], text: str, source: str, error: type[SmwmError]) -> K
         source: where it came from, for the messages.
         error: the class of error to raise: not YAML, or not valid; a line for each fault.
     """
-    try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except Exception as reason:  # PyYAML's constructors raise whatever they trip over
-        raise error(f"{source}: not valid YAML: {reason}") from reason
+    content = parse_value(text, source, error)
     if not isinstance(content, dict):
         raise error(
             f"{source}: expected a mapping with the keys {', '.join(kind.model_fields)}; "
             f"found {type(content).__name__}"
         )
     return check(kind, content, source, error)
+
+
+def parse_value(text: str, source: str, error: type[SmwmError]) -> Any:
+    """Read YAML (or JSON) text as plain values of any kind; arguments and errors as :func:`parse`."""
+    if len(text) > LARGEST_TEXT:
+        raise error(f"{source}: more than {LARGEST_TEXT} characters of YAML")
+    try:
+        return yaml.load(text, Loader=_BoundedLoader)
+    except Exception as reason:  # PyYAML's constructors raise whatever they trip over
+        raise error(f"{source}: not valid YAML: {reason}") from reason
 
 
 def check(kind: type[Kind], content: Any, source: str, error: type[SmwmError]) -> Kind:
@@ -89,14 +112,73 @@ def _reason(source: str, fault: Any) -> str:
     return f"{place}: {message} (found {shown})"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is an error instead of the last one winning."""
+class _BoundedLoader(yaml.SafeLoader):
+    """
+    YAML's safe loader with two differences.
+
+    A key given twice is an error instead of the last one winning. And what would grow when it is walked
+    through is refused: references (aliases) that multiply or lead back, merged mappings, deep nesting.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.composer.ComposerError(problem=f"nested more than {DEEPEST} levels deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "mappings are merged (<<); write their keys out", key_node.start_mark
+                )
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
                 )
+            if isinstance(key, Hashable):
+                seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """
+    Return how many values a node has and how deep it is, as if each reference were written out.
+
+    Raises:
+        yaml.composer.ComposerError: too many, too deep, or without end.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 1
+    if id(node) in known:
+        measured = known[id(node)]
+        if measured is None:
+            raise yaml.composer.ComposerError(problem="a value contains itself", problem_mark=node.start_mark)
+        return measured
+    known[id(node)] = None
+    values, depth = 1, 1
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(child,) for child in node.value]
+    for pair in pairs:
+        for child in pair:
+            more, deeper = _measure(child, known)
+            values, depth = values + more, max(depth, deeper + 1)
+    if values > MOST_VALUES or depth > DEEPEST:
+        limits = f"{MOST_VALUES} values or {DEEPEST} levels"
+        problem = f"with its references written out, it has more than {limits}"
+        raise yaml.composer.ComposerError(problem=problem, problem_mark=node.start_mark)
+    known[id(node)] = values, depth
+    return values, depth

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Optional
 
 import typer
-import yaml
 
 from smwm_ros.errors import ConfigError
+from smwm_ros.validation import parse_value
 
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer evaluates it, and Python 3.10's typing must understand it
@@ -34,10 +34,7 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         place: Any = changed
         for key in path:
             place = place.get(key) if isinstance(place, dict) else None
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}: the value is not valid YAML ({error})") from error
+        value = parse_value(text, f"--set {setting}", ConfigError)
         if not (sign and last and isinstance(place, dict)):
             raise ConfigError(f"--set {setting}: expected NAME=VALUE, for example training.steps=5000")
         place[last] = value

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError, ConfigError
@@ -253,11 +255,14 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
                 "Train it again with this version, or use the version of smwm_ros that made it."
             )
         info = CheckpointInfo.model_validate(metadata)
-        model = WorldModel(info.config, info.contract)
+        held = sum(tensor.numel() for tensor in tensors.values())
+        with _at_most(2 * held):  # twice: a layer may replace parameters that it has made
+            model = WorldModel(info.config, info.contract)
         model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_PARTS)})
         parts = {}
         for name, part in info.parts.items():
-            parts[name] = build_part(name, part.arguments, model.latent_size, info.contract)
+            with _at_most(2 * held):
+                parts[name] = build_part(name, part.arguments, model.latent_size, info.contract)
             prefix = f"{_PARTS}{name}."
             own = {
                 key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
@@ -274,6 +279,29 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
         return Checkpoint(info, model.to(device), _identity(info, content), placed)
     except (RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{path}: cannot be put on device {device!r}: {error}") from error
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """
+    Refuse to build larger models: settings that lie about sizes would fill the memory.
+
+    Raises:
+        ConfigError: what is built has more parameters. They are not written to yet, and so cost nothing.
+    """
+    built = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal built
+        built += 0 if parameter is None else parameter.numel()
+        if built > numbers:
+            raise ConfigError(f"its settings describe a larger one than the {numbers // 2} numbers in it")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _metadata(content: bytes) -> dict[str, Any]:

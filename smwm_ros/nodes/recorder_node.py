@@ -136,7 +136,7 @@ class RecorderNode(SmwmNode):
         ]
 
     def _on_start(self, request: Any, response: Any) -> Any:
-        path = self._recorder.start(request.bag)
+        path = self._recorder.start(self._recorder.within(request.bag))
         self.get_logger().info(self._state())
         response.success, response.bag = True, str(path)
         return response
@@ -164,7 +164,7 @@ class RecorderNode(SmwmNode):
 
     def _on_snapshot(self, request: Any, response: Any) -> Any:
         self._intake.collect()
-        made = self._recorder.snapshot(request.bag, request.seconds)
+        made = self._recorder.snapshot(self._recorder.within(request.bag), request.seconds)
         response.success, response.bag = True, str(made.path)
         response.messages, response.seconds = sum(made.counts.values()), made.seconds
         return response

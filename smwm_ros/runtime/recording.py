@@ -138,6 +138,20 @@ class Recorder:
                 self._session, self._missed = session, Counter()
         return made.path
 
+    def within(self, bag: str) -> str:
+        """
+        Return a bag's name that came over the network, where anybody may have sent it.
+
+        Raises:
+            DataError: it leads out of the recorder's folder.
+        """
+        folder = Path(self.settings.folder).expanduser().resolve()
+        if bag.startswith("~") or not (folder / bag).resolve().is_relative_to(folder):
+            raise DataError(
+                f"the bag {bag!r} is not within the recorder's folder {folder}; give a relative name"
+            )
+        return bag
+
     def stop(self) -> Recorded:
         """
         End the recording and make its bag whole.

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.resources import checkpoint_path, contract_path, large_messages, share_directory
+from smwm_ros.validation import Settings, parse, parse_value, read_text
 
 StackName = Literal["sim", "robot", "record", "explore", "perceive"]
 Value = bool | int | float | str
@@ -70,18 +70,14 @@ BYTES_PER_PIXEL = 4
 """At the most: in a depth image."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Argument(_Part):
+class Argument(Settings):
     """Something a user of the stack may set."""
 
     default: Value
     help: str
 
 
-class NodeEntry(_Part):
+class NodeEntry(Settings):
     """One node, the stacks it belongs to, and its parameters (``$name`` stands for an argument)."""
 
     name: str
@@ -90,15 +86,15 @@ class NodeEntry(_Part):
     ends: bool = False
     restart: bool = True
     large_messages: bool = False
-    parameters: dict[str, Value] = {}
+    parameters: dict[str, Value] = Field(default_factory=dict)
 
 
-class StackFile(_Part):
+class StackFile(Settings):
     """The whole of config/stack.yaml."""
 
     arguments: dict[str, Argument]
     lock_step: dict[str, Value]
-    defaults: dict[StackName, dict[str, Value]] = {}
+    defaults: dict[StackName, dict[str, Value]] = Field(default_factory=dict)
     nodes: tuple[NodeEntry, ...]
 
 
@@ -110,10 +106,8 @@ def load_stack_file(path: Path | None = None) -> StackFile:
         ConfigError: unreadable or not valid; names the file and the reason.
     """
     path = path or share_directory() / "config" / "stack.yaml"
-    try:
-        return StackFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path}: not a description of the stacks: {error}") from error
+    text = read_text(path, "a description of the stacks", ConfigError)
+    return parse(StackFile, text, str(path), ConfigError)
 
 
 def describe(
@@ -210,7 +204,7 @@ def parse_settings(
     for name, text in settings:
         node, dot, parameter = name.partition(".")
         if dot:
-            overrides.setdefault(node, {})[parameter] = yaml.safe_load(text)
+            overrides.setdefault(node, {})[parameter] = parse_value(text, name, ConfigError)
         else:
             arguments[name] = text
     return arguments, overrides
@@ -231,7 +225,7 @@ def _values(source: StackFile, stack: StackName, given: Mapping[str, Value]) -> 
 def _as_type(name: str, value: Any, default: Value) -> Value:
     """Return the value as the default's type; launch files give everything as text."""
     if isinstance(value, str) and not isinstance(default, str):
-        value = yaml.safe_load(value)
+        value = parse_value(value, f"stack argument {name}", ConfigError)
     if type(value) is not type(default):
         raise ConfigError(f"stack argument {name}: expected {type(default).__name__}, found {value!r}")
     return value

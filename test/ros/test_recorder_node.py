@@ -296,6 +296,12 @@ def test_services_start_mark_and_stop(sender: Sender, tmp_path: Path) -> None:
         assert Path(second.bag).name.startswith("tiny_2")
         sender.tick(4)
         snapshot = sender.call(Snapshot, "snapshot", bag="last")
+        for kind, name in ((StartRecording, "start"), (Snapshot, "snapshot")):
+            for astray in ("../astray", str(tmp_path.parent / "astray"), "~/astray", "bag/../../astray"):
+                refused = sender.call(kind, name, bag=astray)
+                assert not refused.success
+                assert "not within the recorder's folder" in refused.message
+        assert not (tmp_path.parent / "astray").exists()
         code, output = end(process, signal.SIGINT)
     assert code == 0, output
     with BagReader(tmp_path / "bag") as bag:

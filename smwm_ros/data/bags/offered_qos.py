@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 from smwm_ros.errors import ConfigError
+from smwm_ros.validation import parse_value, read_text
 
 RELIABLE_DEPTH = 100
 """Messages kept for slow subscribers of a reliable topic, where the bag does not say how many."""
@@ -56,10 +56,9 @@ def load_overrides(path: Path | str) -> Overrides:
         ConfigError: unreadable or not of that form; names the file, the topic and the key.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        text = read_text(Path(path), "the QoS overrides", ConfigError)
+        content = parse_value(text, str(path), ConfigError) or {}
         return TypeAdapter(dict[str, QosOverride]).validate_python(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot read the QoS overrides: {error}") from error
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
