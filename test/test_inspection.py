@@ -189,9 +189,13 @@ def test_a_fast_camera_and_time_at_rest_are_fine():
     """Surplus images are dropped; in lock-step nothing moves until a command comes."""
     assert "the surplus is dropped" in examine(robot(images=samples(PERIOD // 3)))["camera rate"].found
     simulated = dict.fromkeys(robot().sim_time, True)
-    found = examine(robot(images=samples(period=0), clocks=("/sim",), sim_time=simulated))
+    at_rest = {"clocks": ("/sim",), "sim_time": simulated, "time_stands": True}
+    found = examine(robot(images=samples(period=0), **at_rest))
     assert found["camera rate"].ok
     assert found["clock"].ok
+    found = examine(robot(images=(), joints=(), **at_rest))
+    assert found["camera"].ok
+    assert found["joints"].ok
 
 
 def test_a_robot_in_a_namespace_is_judged_by_its_own_topics():

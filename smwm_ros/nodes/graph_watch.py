@@ -75,6 +75,7 @@ class _Look:
         self._node = node
         self._executor = executor
         self._now: int | None = None
+        self._times: set[int] = set()
         self._reports: dict[str, Report] = {}
         self._images: list[Sample] = []
         self._joints: list[Sample] = []
@@ -106,6 +107,7 @@ class _Look:
             states=states,
             sim_time=sim_time,
             clocks=tuple(sorted(clocks)),
+            time_stands=bool(clock) and by_clock and len(self._times) <= 1,
             reports=self._reports,
             images=tuple(self._images),
             joints=tuple(self._joints),
@@ -172,6 +174,7 @@ class _Look:
 
     def _on_clock(self, message: Clock) -> None:
         self._now = from_time(message.clock)
+        self._times.add(self._now)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -66,6 +66,8 @@ class Graph:
     """Whether a node goes by /clock, of those that told it."""
     clocks: tuple[str, ...] = ()
     """Publishers of /clock, or of the namespace's own."""
+    time_stands: bool = False
+    """The nodes go by /clock, and it did not move: paused, or in lock-step until a command comes."""
     reports: Mapping[str, Report] = field(default_factory=dict)
     """By node."""
     images: tuple[Sample, ...] = ()

@@ -63,7 +63,7 @@ class Inspection:
         found["camera"] = self._publisher(observation.image.topic, observation.image.type)
         if self._graph.images:
             found["camera picture"] = judge_pictures(self._contract, self._graph.images)
-            found["camera rate"] = judge_rate(self._contract, self._graph.images, by_clock)
+            found["camera rate"] = judge_rate(self._contract, self._graph.images, self._graph.time_stands)
             found["camera stamps"] = judge_stamps(self._contract, self._graph.images, by_clock)
         elif found["camera"].ok:
             found["camera"] = self._silent(observation.image.topic)
@@ -212,6 +212,8 @@ class Inspection:
 
     def _silent(self, topic: str) -> Finding:
         full = self._full(topic)
+        if self._graph.time_stands:
+            return fine(f"no message on {full}: time stands still, as in lock-step until a command comes")
         return fault(
             f"no message on {full} in {self._graph.seconds:g} s, though it has a publisher",
             f"{self._contract.rate:g} a second",

@@ -29,18 +29,18 @@ def judge_pictures(contract: Contract, images: Sequence[Sample]) -> Finding:
     return fine(", ".join(filter(None, seen)) or "compressed")
 
 
-def judge_rate(contract: Contract, images: Sequence[Sample], by_clock: bool) -> Finding:
+def judge_rate(contract: Contract, images: Sequence[Sample], time_stands: bool) -> Finding:
     """
     Judge the rate of the stamps.
 
     Args:
         contract: of the robot.
         images: what came.
-        by_clock: the robot goes by /clock, which may stand still.
+        time_stands: the robot goes by /clock, which did not move.
     """
     rate = measured_rate(images)
     if rate is None:
-        if by_clock:
+        if time_stands:
             return fine("time stands still, as in lock-step until a command comes")
         return fault(
             f"{len(images)} images, all with one stamp",
@@ -57,7 +57,7 @@ def judge_rate(contract: Contract, images: Sequence[Sample], by_clock: bool) -> 
 
 
 def judge_stamps(contract: Contract, samples: Sequence[Sample], by_clock: bool) -> Finding:
-    """Judge how old messages are at their arrival, in both directions; arguments as :func:`judge_rate`."""
+    """Judge how old messages are at their arrival, in both directions; ``by_clock``: by /clock's time."""
     oldest, newest = max(sample.age for sample in samples), min(sample.age for sample in samples)
     early = contract.period * (2 if by_clock else 1)  # an image of a simulator may overtake its /clock
     late = contract.action.timeout
