@@ -60,6 +60,7 @@ class PlannerNode(ModelNode):
         self.declared.declare(settings_of(self.value("contract")))
         self._make_planner = planner
         self._pursuers: list[Pursuer] = []
+        self._due: dict[int, Due] = {}
 
     def set_up(self) -> None:
         """Load the model, plan once, and make the robots' topics and action servers."""
@@ -93,7 +94,6 @@ class PlannerNode(ModelNode):
 
     def start(self) -> None:
         """Wait for goals."""
-        self._due: dict[int, Due] = {}
         self._worker = Worker[None]("planner", lambda _: self._plan())
         for pursuer in self._pursuers:
             pursuer.start()
@@ -108,6 +108,7 @@ class PlannerNode(ModelNode):
         """Remove the action servers and free the model."""
         while self._pursuers:
             self._pursuers.pop().destroy()
+        self._due.clear()
         self._model = self._replanner = None
 
     def check_change(self, values: dict[str, Any]) -> None:
