@@ -37,12 +37,14 @@ def bench_jitter(hz: float, seconds: float) -> dict[str, Any]:
 
     Returns:
         ``p50_ms``, ``p99_ms``, ``max_ms`` (deviation of the intervals between commands from the period),
-        ``cpu_percent`` (of one core, of the action node's process), ``hz`` (achieved), ``commands``.
+        ``cpu_percent`` (of one core, of the action node's process), ``hz`` (achieved), ``commands``,
+        ``planned`` (share of them; the others were safe actions, as a plan came too late).
 
     Raises:
         StackError: the action node sent nothing.
     """
     isolate()
+    from smwm_ros.msg import AppliedAction
     from smwm_ros.nodes.plan_feeder import PlanFeeder
 
     contract = find_contract(ROBOT).model_copy(update={"rate": hz})
@@ -53,6 +55,7 @@ def bench_jitter(hz: float, seconds: float) -> dict[str, Any]:
             feeder.feed(PATIENCE, until=lambda: bool(feeder.left))
             feeder.feed(WARM_UP)
             feeder.left.clear()
+            feeder.sources.clear()
             before = _cpu_seconds(pid)
             feeder.feed(seconds)
             used = _cpu_seconds(pid) - before
@@ -67,6 +70,7 @@ def bench_jitter(hz: float, seconds: float) -> dict[str, Any]:
         "cpu_percent": round(100 * used / seconds, 1),
         "hz": round((len(left) - 1) / float(left[-1] - left[0]), 2),
         "commands": len(left),
+        "planned": round(feeder.sources.count(AppliedAction.PLAN) / max(1, len(feeder.sources)), 4),
     }
 
 

@@ -35,6 +35,8 @@ class PlanFeeder:
         """
         self.left: list[int] = []
         """When each command left the action node, by the system's clock, in ns."""
+        self.sources: list[int] = []
+        """Of each: AppliedAction.PLAN or SAFE."""
         self._contract = contract
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
@@ -47,6 +49,7 @@ class PlanFeeder:
         self._node.create_subscription(
             command_type(contract), contract.action.topic, self._on_command, EVERY, raw=True
         )
+        self._node.create_subscription(msg.AppliedAction, "applied_action", self._on_applied, EVERY)
         self._sequence = 0
         self._stamp = 0
 
@@ -87,6 +90,9 @@ class PlanFeeder:
         self._plans.publish(plan_to_message(plan))
         self._sequence += 1
         self._stamp += EXECUTE * self._contract.period_ns
+
+    def _on_applied(self, message: msg.AppliedAction) -> None:
+        self.sources.append(message.source)
 
     def _on_command(self, _: bytes, info: dict[str, Any]) -> None:
         self.left.append(info["source_timestamp"])
