@@ -407,7 +407,7 @@ def test_transitions_can_be_walked_through_and_back(robot: Robot) -> None:
 
 
 def test_parameters_refuse_changes(robot: Robot) -> None:
-    for node, name, value in (("planner", "samples", 128), ("perception", "device", "tpu")):
+    for node, name, value in (("planner", "horizon", 4), ("perception", "device", "tpu")):
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         (result,) = robot.call(SetParameters, f"{node}/set_parameters", request).results
         assert not result.successful
