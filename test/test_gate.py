@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from gating import PERIOD, REACHER, SECOND, START, Robot, firsts, plan, slow
+from gating import PERIOD, REACHER, SECOND, START, Robot, firsts, plan, reasons, slow
 
 from smwm_ros.runtime.lock_step import LockStepGate
 from smwm_ros.runtime.plan import Plan
@@ -63,6 +63,19 @@ def test_reserve_waits_half_a_period_for_the_next_plan_then_runs_out() -> None:
     safe = [(t, c) for t, c in sent if c.safe]
     assert safe[0][0] - 5.0 <= 5 * 0.05 + 0.25, "safe within execute periods and timeout of the image"
     assert {c.reason for _, c in safe} == {"too old"}
+
+
+def test_plan_that_waits_outlives_the_one_before_it() -> None:
+    """Pins that the safe action fills the time between a plan that got too old and the next one."""
+    robot = Robot(RealTimeGate(REACHER))
+    robot.give(plan((0.5, 0.0)))
+    robot.wait(0.16)
+    begin = robot.now + 200_000_000
+    assert robot.give(plan(*[(1.0, 0.0)] * 4, stamp=begin, sequence=2)) is None
+    sent = robot.wait(0.3)
+    assert firsts(sent)[:2] == [0.5, 0.5]
+    assert reasons(sent) == {"", "too old"}
+    assert (sent[-2][1].safe, sent[-1][1].values.tolist()) == (False, [1.0, 0.0])
 
 
 @pytest.mark.parametrize("old", [0.0, 0.02, 0.12])

@@ -80,8 +80,10 @@ class RealTimeGate(PlanGate):
     def _play(self, now: int, steady: float) -> Command | None:
         plan = self._plan
         if plan is not None and (reason := self._outdated(plan, now, steady)):
+            # A plan that waits for its time is none the worse for the age of the one before it.
+            waiting = self._next if reason == TOO_OLD else None
             self._drop(reason)
-            plan = None
+            plan, self._next = None, waiting
         if plan is None:
             self._schedule(1.0, now, steady)
             return self._safe(now, steady)
