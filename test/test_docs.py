@@ -105,7 +105,7 @@ def test_python_packages_to_install_are_those_declared() -> None:
 
 
 def test_stack_arguments_in_documents_exist() -> None:
-    """``name:=value`` that `smwm up` and ros2 launch do not know; those of a single node are its parameters."""
+    """``name:=value`` that `smwm up` and ros2 launch do not know; a single node has its own."""
     stack = yaml.safe_load((ROOT / "config" / "stack.yaml").read_text(encoding="utf-8"))
     for document in DOCUMENTS:
         lines = [line for line in snippets(document) if "--ros-args" not in line]
