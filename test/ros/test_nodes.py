@@ -21,7 +21,7 @@ from sensor_msgs.msg import Image
 
 from smwm_ros import msg
 from smwm_ros.action import ReachGoal
-from smwm_ros.messages import encode_image, from_time
+from smwm_ros.messages import encode_image, from_time, to_time
 from smwm_ros.nodes import qos
 from smwm_ros.srv import Predict
 
@@ -309,13 +309,33 @@ def test_silent_camera_ends_the_goal_and_the_robot_is_safe(robot: Robot) -> None
     assert robot.goal(robot.position + np.array([0.2, 0.0])).result().success, "it recovers by itself"
 
 
-def test_old_stamps_end_the_goal_as_stale(robot: Robot) -> None:
-    def old(image: Image) -> Image:
-        image.header.stamp.sec -= 5
+@pytest.mark.parametrize(("seconds", "kind"), [(-5, "dropped.old"), (5, "dropped.future")])
+def test_images_of_another_time_are_refused(robot: Robot, seconds: int, kind: str) -> None:
+    """Pins that no latent is made of them, in either direction, so that the robot is safe."""
+
+    def shifted(image: Image) -> Image:
+        image.header.stamp.sec += seconds
         return image
 
     goal = robot.goal(robot.position + np.array([3.0, 0.0]))
-    robot.camera = old
+    robot.camera = shifted
+    assert goal.result().error_code == Code.NO_BELIEF
+    wait_for(lambda: fault(robot, "perception", kind) > 0, "the diagnostics")
+    assert robot.applied[-1].source == msg.AppliedAction.SAFE
+    robot.camera = lambda image: image
+    fresh(robot.beliefs, "beliefs")
+
+
+def test_beliefs_with_old_stamps_end_the_goal_as_stale(robot: Robot) -> None:
+    goal = robot.goal(robot.position + np.array([3.0, 0.0]))
+    robot.camera = lambda image: None
+    old = robot.node.create_publisher(msg.Belief, "belief", qos.NEWEST)
+    while not goal.done:
+        belief = msg.Belief(model="toy", latent=[0.0, 0.0], observations=9)
+        belief.header.stamp = belief.evidence = to_time(robot.node.get_clock().now().nanoseconds - 5 * 10**9)
+        old.publish(belief)
+        time.sleep(0.05)
+    robot.node.destroy_publisher(old)
     assert goal.result().error_code == Code.STALE_BELIEF
     robot.camera = lambda image: image
     fresh(robot.beliefs, "beliefs")
