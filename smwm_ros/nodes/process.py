@@ -24,6 +24,13 @@ LAST_WORD = Duration(seconds=1)
 """How long a node that could not start waits until its diagnostics have arrived."""
 
 
+SWITCH = 1e-4
+"""
+Seconds after which a thread that holds the interpreter gives way to one that waits for it. Python's own 5 ms
+are longer than most of what the nodes do: a worker would wait until the executor has nothing left to do.
+"""
+
+
 def run(make_node: Callable[[], SmwmNode]) -> None:
     """
     Be the process of one node: start it, spin until a signal or ``finish``, end in good order.
@@ -32,6 +39,7 @@ def run(make_node: Callable[[], SmwmNode]) -> None:
     have run; a second one ends it at once. The exit code is 1 if the node could not start.
     """
     faulthandler.enable()
+    sys.setswitchinterval(SWITCH)
     # rclpy's own handlers would shut the context down before the node could say its last word, and
     # Python's run only once rcl_wait returns. The interpreter's note in a socket comes at once, and
     # whichever thread the signal reached: libraries (OpenBLAS) have started some while being imported.
