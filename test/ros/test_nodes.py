@@ -319,7 +319,8 @@ def test_images_of_another_time_are_refused(robot: Robot, seconds: int, kind: st
 
     goal = robot.goal(robot.position + np.array([3.0, 0.0]))
     robot.camera = shifted
-    assert goal.result().error_code == Code.NO_BELIEF
+    # On a busy machine the last good belief was already stale when it came.
+    assert goal.result().error_code in (Code.NO_BELIEF, Code.STALE_BELIEF)
     wait_for(lambda: fault(robot, "perception", kind) > 0, "the diagnostics")
     assert robot.applied[-1].source == msg.AppliedAction.SAFE
     robot.camera = lambda image: image
