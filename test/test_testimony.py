@@ -69,6 +69,18 @@ def test_the_oldest_evidence_is_that_of_planned_actions_alone() -> None:
     assert Account((), notes[2:]).oldest_evidence(1000 * second) == 0.0
 
 
+def test_a_plan_of_a_new_time_is_known_by_its_older_image() -> None:
+    def note(time: float, evidence: int) -> Applied:
+        return Applied(time, FAST, safe=False, reason="", evidence=evidence)
+
+    old = (note(1.0, 500), note(1.1, 500), note(1.2, 600))
+    assert Account((), old).first_anew() is None
+    assert Account((), (*old, note(1.3, 100), note(1.4, 200))).first_anew() == 1.3
+    (jump,) = (case for case in all_cases() if case.anew)
+    assert jump.name == "clock_jumps_back"
+    assert jump.answer(Account((), (*old, note(1.3, 100)))) == 1.3
+
+
 def test_a_case_passes_only_if_all_of_it_is_right() -> None:
     good = {"safe": [0.1, 0.2], "recovery": [0.1, 0.1], "silence": [0.05, 0.07]}
     assert Verdict(**good).to_json(0.3)["passed"]

@@ -143,7 +143,7 @@ def _try(case: Case, session: FaultSession, verdict: Verdict) -> None:
     moment = case.begin(session)
     try:
         if case.safe:
-            session.wait(lambda: witness.testimony(moment).first_safe() is not None, PATIENCE)
+            session.wait(lambda: case.answer(witness.testimony(moment)) is not None, PATIENCE)
             session.wait(lambda: False, AFTERMATH)
         else:
             session.wait(lambda: False, LASTS)
@@ -169,7 +169,7 @@ def judge(
         session: whose contract and clock count.
         verdict: to add to.
     """
-    safe = heard.first_safe()
+    safe = case.answer(heard)
     if case.safe:
         verdict.safe.append(PATIENCE if safe is None else safe - moment)
     else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from smwm_ros.cli.fault_session import FaultSession
 from smwm_ros.errors import ConfigError
+from smwm_ros.runtime.testimony import Account
 
 NODES = ("perception", "world_model", "planner")
 
@@ -27,6 +28,13 @@ class Case:
     """Must lead to a safe action; otherwise it counts on how old images planned actions still rest."""
     clock: bool = False
     """Needs /clock."""
+    anew: bool = False
+    """An action planned in a new time will do in place of the safe one."""
+
+    def answer(self, heard: Account) -> float | None:
+        """Return when the robot had answered the fault as it must, steady seconds; None if it has not."""
+        times = (heard.first_safe(), heard.first_anew() if self.anew else None)
+        return min((time for time in times if time is not None), default=None)
 
 
 def chosen_cases(only: Sequence[str]) -> tuple[list[Case], dict[str, str]]:
@@ -75,6 +83,7 @@ def _injected(what: str, kind: str, *, safe: bool = True, clock: bool = False) -
         lambda session: void(session.order(**{what: ""})),
         safe=safe,
         clock=clock,
+        anew=kind == "jumps_back",
     )
 
 

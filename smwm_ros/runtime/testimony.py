@@ -70,6 +70,11 @@ class Account:
                 return max(near, note.time)
         return None
 
+    def first_anew(self) -> float | None:
+        """Return when the first planned action came whose image is older than one before: of a new time."""
+        planned = [note for note in self.applied if not note.safe and note.evidence]
+        return next((b.time for a, b in pairwise(planned) if b.evidence < a.evidence), None)
+
     def planned(self, after: float) -> int:
         """Return the number of planned actions that came after a moment."""
         return sum(not note.safe and note.time >= after for note in self.applied)
