@@ -44,7 +44,6 @@ def bench_jitter(hz: float, seconds: float) -> dict[str, Any]:
         StackError: the action node sent nothing.
     """
     isolate()
-    from smwm_ros.msg import AppliedAction
     from smwm_ros.nodes.plan_feeder import PlanFeeder
 
     contract = find_contract(ROBOT).model_copy(update={"rate": hz})
@@ -55,7 +54,7 @@ def bench_jitter(hz: float, seconds: float) -> dict[str, Any]:
             feeder.feed(PATIENCE, until=lambda: bool(feeder.left))
             feeder.feed(WARM_UP)
             feeder.left.clear()
-            feeder.sources.clear()
+            feeder.planned.clear()
             before = _cpu_seconds(pid)
             feeder.feed(seconds)
             used = _cpu_seconds(pid) - before
@@ -70,7 +69,7 @@ def bench_jitter(hz: float, seconds: float) -> dict[str, Any]:
         "cpu_percent": round(100 * used / seconds, 1),
         "hz": round((len(left) - 1) / float(left[-1] - left[0]), 2),
         "commands": len(left),
-        "planned": round(feeder.sources.count(AppliedAction.PLAN) / max(1, len(feeder.sources)), 4),
+        "planned": round(sum(feeder.planned) / max(1, len(feeder.planned)), 4),
     }
 
 

@@ -35,8 +35,8 @@ class PlanFeeder:
         """
         self.left: list[int] = []
         """When each command left the action node, by the system's clock, in ns."""
-        self.sources: list[int] = []
-        """Of each: AppliedAction.PLAN or SAFE."""
+        self.planned: list[bool] = []
+        """Of each: whether it was an action of a plan, not a safe one."""
         self._contract = contract
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
@@ -92,7 +92,7 @@ class PlanFeeder:
         self._stamp += EXECUTE * self._contract.period_ns
 
     def _on_applied(self, message: msg.AppliedAction) -> None:
-        self.sources.append(message.source)
+        self.planned.append(message.source == msg.AppliedAction.PLAN)
 
     def _on_command(self, _: bytes, info: dict[str, Any]) -> None:
         self.left.append(info["source_timestamp"])
