@@ -75,7 +75,8 @@ def test_a_plan_of_a_new_time_is_known_by_its_older_image() -> None:
 
     old = (note(1.0, 500), note(1.1, 500), note(1.2, 600))
     assert Account((), old).first_anew() is None
-    assert Account((), (*old, note(1.3, 100), note(1.4, 200))).first_anew() == 1.3
+    jumped = Account((), (*old, note(1.3, 100), note(1.4, 200)))
+    assert jumped.first_anew() == jumped.since(1.25).first_anew() == 1.3
     (jump,) = (case for case in all_cases() if case.anew)
     assert jump.name == "clock_jumps_back"
     assert jump.answer(Account((), (*old, note(1.3, 100)))) == 1.3

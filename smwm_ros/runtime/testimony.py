@@ -40,6 +40,8 @@ class Account:
 
     sent: tuple[Sent, ...]
     applied: tuple[Applied, ...]
+    before: tuple[Applied, ...] = ()
+    """What the gate said last before that time."""
 
     def since(self, moment: float) -> Account:
         """Return what came from a moment on, and the newest command before it."""
@@ -47,13 +49,7 @@ class Account:
         return Account(
             (*before, *(note for note in self.sent if note.time >= moment)),
             tuple(note for note in self.applied if note.time >= moment),
-        )
-
-    def until(self, moment: float) -> Account:
-        """Return what came before a moment."""
-        return Account(
-            tuple(note for note in self.sent if note.time < moment),
-            tuple(note for note in self.applied if note.time < moment),
+            tuple(note for note in self.applied if note.time < moment)[-1:],
         )
 
     def first_safe(self) -> float | None:
@@ -72,7 +68,8 @@ class Account:
 
     def first_anew(self) -> float | None:
         """Return when the first planned action came whose image is older than one before: of a new time."""
-        planned = [note for note in self.applied if not note.safe and note.evidence]
+        notes = (*self.before, *self.applied)
+        planned = [note for note in notes if not note.safe and note.evidence]
         return next((b.time for a, b in pairwise(planned) if b.evidence < a.evidence), None)
 
     def planned(self, after: float) -> int:
