@@ -17,6 +17,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from checkpoints import write_header
 
 from smwm_ros.errors import ConfigError
 from smwm_ros.stack.description import ProcessSpec, describe
@@ -144,9 +145,7 @@ def _with_real(description: Any, given: dict[str, str]) -> list[ProcessSpec]:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
-    path = tmp_path / "20240607"  # a name that YAML reads as a number
-    path.touch()
-    return str(path)
+    return write_header(tmp_path / "20240607")  # a name that YAML reads as a number
 
 
 @pytest.mark.parametrize("stack", ["sim", "robot", "perceive"])

@@ -16,8 +16,10 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 import yaml
+from checkpoints import write_header
 
 from smwm_ros.errors import CheckpointError, ConfigError, ContractError, StackError
+from smwm_ros.models.identity import read_identity
 from smwm_ros.resources import contract_path, large_messages
 from smwm_ros.stack.description import (
     ProcessSpec,
@@ -65,9 +67,7 @@ time.sleep(60)
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
-    path = tmp_path / "model.safetensors"
-    path.touch()
-    return str(path)
+    return write_header(tmp_path / "model.safetensors")
 
 
 @pytest.fixture
@@ -111,6 +111,7 @@ def test_paths_reach_the_nodes_absolute(checkpoint: str, monkeypatch: pytest.Mon
     specs = {spec.name: spec for spec in describe("sim", given)}
     assert specs["perception"].parameters["contract"] == str(tmp_path / "mine.yaml")
     assert specs["perception"].parameters["checkpoint"] == checkpoint
+    assert specs["action"].parameters["model"] == read_identity(Path(checkpoint))
     assert specs["recorder"].parameters["bag"] == str(tmp_path / "run")
 
 

@@ -6,10 +6,7 @@ Never a pickle: reading one runs no code.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,14 +26,13 @@ from smwm_ros.contract import Contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.models.adaln import SingleKeyAttention
 from smwm_ros.models.config import Arguments, ModelConfig
+from smwm_ros.models.identity import HINT, identity, metadata, read_content
 from smwm_ros.models.parts import build_part
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.validation import Settings
 
 FORMAT = 1
 _PARTS = "parts."
-LARGEST_FILE = 4 << 30
-"""Bytes; a larger file is refused unread."""
 
 
 class Calibration(Settings):
@@ -227,7 +223,7 @@ def save_checkpoint(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return _identity(info, content)
+    return identity(info.preset, info.contract.name, content)
 
 
 def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Checkpoint:
@@ -239,22 +235,16 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
             model that needs what is not installed.
     """
     path = Path(path)
-    hint = "Train one with 'smwm train', or give the path of another."
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise CheckpointError(f"{path}: over {LARGEST_FILE >> 30} GiB; this is no checkpoint. {hint}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read this checkpoint ({error.strerror}). {hint}") from error
+    content = read_content(path)
     try:
         tensors = load_tensors(content)
-        metadata = _metadata(content)
-        if metadata.get("format") != FORMAT:
+        found = metadata(content)
+        if found.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path}: checkpoint format {metadata.get('format')}, expected {FORMAT}. "
+                f"{path}: checkpoint format {found.get('format')}, expected {FORMAT}. "
                 "Train it again with this version, or use the version of smwm_ros that made it."
             )
-        info = CheckpointInfo.model_validate(metadata)
+        info = CheckpointInfo.model_validate(found)
         held = sum(tensor.numel() for tensor in tensors.values())
         with _at_most(2 * held):  # twice: a layer may replace parameters that it has made
             model = WorldModel(info.config, info.contract)
@@ -271,12 +261,12 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
     except ConfigError as error:
         raise CheckpointError(f"{path}: its model cannot be built here: {error}") from error
     except (SafetensorError, ValidationError, RuntimeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole smwm checkpoint ({error}). {hint}") from error
+        raise CheckpointError(f"{path}: not a whole smwm checkpoint ({error}). {HINT}") from error
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: holds weights that are not finite. {hint}")
+        raise CheckpointError(f"{path}: holds weights that are not finite. {HINT}")
     try:
         placed = {name: part.to(device) for name, part in parts.items()}
-        return Checkpoint(info, model.to(device), _identity(info, content), placed)
+        return Checkpoint(info, model.to(device), identity(info.preset, info.contract.name, content), placed)
     except (RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{path}: cannot be put on device {device!r}: {error}") from error
 
@@ -302,14 +292,3 @@ def _at_most(numbers: int) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def _metadata(content: bytes) -> dict[str, Any]:
-    """Return the JSON that :func:`save_checkpoint` put into the safetensors header."""
-    (length,) = struct.unpack_from("<Q", content)
-    header = json.loads(content[8 : 8 + length])
-    return json.loads(header["__metadata__"]["smwm"])
-
-
-def _identity(info: CheckpointInfo, content: bytes) -> str:
-    return f"{info.preset}-{info.contract.name}-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
+from smwm_ros.models.identity import read_identity
 from smwm_ros.resources import checkpoint_path, contract_path, large_messages, share_directory
 from smwm_ros.validation import Settings, parse, parse_value, read_text
 
@@ -240,9 +241,9 @@ def _substitute(value: Value, values: Mapping[str, Value]) -> Value:
 
 
 def _resolve_paths(values: dict[str, Value], entries: list[NodeEntry]) -> None:
-    """Make the contract, the checkpoint and the bag absolute: nodes may run anywhere."""
+    """Make the contract, the checkpoint and the bag absolute: nodes may run anywhere. Add the model's id."""
     contract = contract_path(str(values["contract"]))
-    values["contract"] = str(contract)
+    values["contract"], values["model"] = str(contract), ""
     if any("$checkpoint" in entry.parameters.values() for entry in entries):
         given = Path(str(values["checkpoint"])).expanduser().absolute()
         shipped = values["checkpoint"] == ""
@@ -251,6 +252,6 @@ def _resolve_paths(values: dict[str, Value], entries: list[NodeEntry]) -> None:
             raise CheckpointError(
                 f"{checkpoint}: no such file. Give the path of a checkpoint, or none to use the shipped one."
             )
-        values["checkpoint"] = str(checkpoint)
+        values["checkpoint"], values["model"] = str(checkpoint), read_identity(checkpoint)
     if values["bag"]:
         values["bag"] = str(Path(str(values["bag"])).expanduser().absolute())
