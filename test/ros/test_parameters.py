@@ -26,18 +26,18 @@ class Tuned(SmwmNode):
     def __init__(self) -> None:
         super().__init__("tuned")
         self.changes: list[dict[str, Any]] = []
-        self.defect: Exception | None = None
+        self.flaw: Exception | None = None
 
     def check_change(self, values: dict[str, Any]) -> None:
-        if self.defect:
-            raise self.defect
+        if self.flaw:
+            raise self.flaw
         if values["end"] < values["begin"]:
             raise ConfigError(f"end {values['end']} lies before begin {values['begin']}")
 
     def change(self, values: dict[str, Any]) -> None:
         self.changes.append(values)
-        if self.defect:
-            raise self.defect
+        if self.flaw:
+            raise self.flaw
 
     def attempt(self, **values: Any) -> str:
         """Set parameters together; return why it was refused."""
@@ -95,7 +95,7 @@ def test_nothing_is_taken_over_while_unconfigured(node: Tuned) -> None:
 def test_a_defect_in_the_check_refuses_and_one_in_the_change_is_a_fault(node: Tuned) -> None:
     """Pins that neither ends the process, as an exception in rclpy's callbacks would."""
     node.bring_up()
-    node.defect = ZeroDivisionError("boo")
+    node.flaw = ZeroDivisionError("boo")
     assert "boo" in node.attempt(begin=1.5)
     node.check_change = lambda values: None  # type: ignore[method-assign]
     assert not node.attempt(begin=1.5)
