@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def node() -> Iterator[Fragile]:
     yield made
     made.destroy_node()
     rclpy.shutdown()
+    gc.collect()  # tracebacks hold entities, and with them the participant
 
 
 def change_state(node: Fragile, transition: str) -> bool:
@@ -86,9 +88,14 @@ def change_state(node: Fragile, transition: str) -> bool:
     executor = SingleThreadedExecutor()
     for one in (node, client):
         executor.add_node(one)
-    service = client.create_client(ChangeState, "fragile/change_state")
-    while not service.service_is_ready():
-        executor.spin_once(0.05)
+    while True:
+        service = client.create_client(ChangeState, "fragile/change_state")
+        end = time.monotonic() + 5
+        while not service.service_is_ready() and time.monotonic() < end:
+            executor.spin_once(0.05)
+        if service.service_is_ready():
+            break
+        client.destroy_client(service)  # now and then, one that is made while the node changes finds nobody
     number = getattr(Transition, f"TRANSITION_{SHUTDOWNS.get((transition, node.state), transition).upper()}")
     future = service.call_async(ChangeState.Request(transition=Transition(id=number)))
     executor.spin_until_future_complete(future)
