@@ -73,7 +73,7 @@ class LateBraking(Limiter):
 )
 def test_a_broken_limiter_is_noticed(broken: type[Limiter], noticed: str) -> None:
     """Pins that the judge can fail, and says where to look."""
-    result = bench_gate(1000, make_limiter=broken)
+    result = bench_gate(3000, make_limiter=broken)
     assert result["by_kind"][noticed] == result["violations"] > 0
     assert noticed in result["examples"][0]
     assert "seed 0, session" in result["examples"][0]

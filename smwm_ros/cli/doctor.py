@@ -14,7 +14,6 @@ from smwm_ros.cli.options import Checkpoint, Json
 from smwm_ros.cli.output import console, show_result
 from smwm_ros.errors import StackError
 from smwm_ros.stack.findings import Finding, Level
-from smwm_ros.stack.inspection import Inspection
 
 if TYPE_CHECKING:
     from smwm_ros.contract import Contract
@@ -86,6 +85,7 @@ def look(robot: str, namespace: str, seconds: float) -> dict[str, Finding]:
     from smwm_ros.nodes.graph_watch import look_at_graph
     from smwm_ros.resources import find_contract
     from smwm_ros.stack.description import load_stack_file
+    from smwm_ros.stack.inspection import Inspection
 
     contract: Contract = find_contract(robot)
     stacks: dict[str, list[str]] = {}

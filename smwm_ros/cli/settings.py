@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from smwm_ros.errors import ConfigError
-from smwm_ros.validation import parse_value
 
 Settings = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer evaluates it, and Python 3.10's typing must understand it
@@ -27,6 +26,8 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: not of that form, or a name that leads through something that is no mapping.
     """
+    from smwm_ros.validation import parse_value
+
     changed = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for setting in settings:
         name, sign, text = setting.partition("=")
