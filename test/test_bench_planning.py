@@ -107,7 +107,7 @@ def test_plans_of_the_official_size_without_a_peer() -> None:
     figures = bench_peer(config, repeats=1)
     assert figures["ours_s"] > 0
     assert figures["ours_cost"] > 0
-    assert figures["predictor_evaluations"] == 5  # the mean competes
+    assert figures["predictor_evaluations"] == 6  # the means compete, the last one, too
     assert figures["peer_s"] is figures["speedup"] is figures["disagreement"] is None
     assert "--peer-python" in figures["peer"]
     json.dumps(figures, allow_nan=False)
@@ -193,7 +193,7 @@ def test_planners_on_the_same_pairs(
     planners = figures["planners"]
     assert list(planners) == ["default", "cem", "mppi", "peer_cem", "peer_mppi"]
     assert planners["peer_cem"] is None
-    assert planners["cem"]["predictor_evaluations"] == 2 * 2 * (6 + 1)
+    assert planners["cem"]["predictor_evaluations"] == 2 * (2 * (6 + 1) + 1)  # the last mean competes, too
     assert planners["default"]["predictor_evaluations"] == 3 * (8 + 1)
     assert planners["default"]["settings"] == {
         "samples": 8,

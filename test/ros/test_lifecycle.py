@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import itertools
 import signal
 import subprocess
 import sys
@@ -40,11 +40,15 @@ SHUTDOWNS = {("shutdown", state): f"{state}_shutdown" for state in ("unconfigure
 TOY = str(Path(__file__).with_name("toy.py"))
 
 
+NUMBERS = itertools.count()
+
+
 class Fragile(SmwmNode):
     """Does in its transitions and callbacks what it is told."""
 
     def __init__(self) -> None:
-        super().__init__("fragile")
+        # The participants of earlier tests live on, and their half-destroyed services answer nobody.
+        super().__init__(f"fragile_{next(NUMBERS)}")
         self.steps: list[str] = []
         self.failures: dict[str, Exception] = {}
 
@@ -79,7 +83,6 @@ def node() -> Iterator[Fragile]:
     yield made
     made.destroy_node()
     rclpy.shutdown()
-    gc.collect()  # tracebacks hold entities, and with them the participant
 
 
 def change_state(node: Fragile, transition: str) -> bool:
@@ -88,14 +91,9 @@ def change_state(node: Fragile, transition: str) -> bool:
     executor = SingleThreadedExecutor()
     for one in (node, client):
         executor.add_node(one)
-    while True:
-        service = client.create_client(ChangeState, "fragile/change_state")
-        end = time.monotonic() + 5
-        while not service.service_is_ready() and time.monotonic() < end:
-            executor.spin_once(0.05)
-        if service.service_is_ready():
-            break
-        client.destroy_client(service)  # now and then, one that is made while the node changes finds nobody
+    service = client.create_client(ChangeState, f"{node.get_name()}/change_state")
+    while not service.service_is_ready():
+        executor.spin_once(0.05)
     number = getattr(Transition, f"TRANSITION_{SHUTDOWNS.get((transition, node.state), transition).upper()}")
     future = service.call_async(ChangeState.Request(transition=Transition(id=number)))
     executor.spin_until_future_complete(future)
