@@ -66,11 +66,11 @@ class _Best:
         self._cost = self._actions.new_full((len(self._actions),), torch.inf)
         self._sequences = self._rounds = 0
 
-    def score(self, candidates: Sequences, rounds: int = 1) -> Float[Tensor, "problems samples"]:
-        """Score the candidates of a round; or of none, what is there after the last one."""
+    def score(self, candidates: Sequences) -> Float[Tensor, "problems samples"]:
+        """Score the candidates of a round."""
         cost = torch.nan_to_num(self._search.score(candidates), nan=torch.inf, posinf=torch.inf)
         self._sequences += candidates.shape[1]
-        self._rounds += rounds
+        self._rounds += 1
         lowest, which = cost.detach().min(1)
         found = candidates.detach()[torch.arange(len(which), device=which.device), which]
         better = lowest < self._cost
@@ -125,9 +125,6 @@ class CEM:
             elites = candidates.gather(1, order[..., None, None].expand(-1, -1, ticks, size))
             means, spread = elites.mean(1, keepdim=True), elites.std(1)
             kept = elites[:, : round(self.keep * self.elites)]
-        else:
-            if not self.keep:  # plain CEM converges to the mean, and the last one has not competed yet
-                best.score(search.feasible(means), rounds=0)
         return best.solution()
 
 
