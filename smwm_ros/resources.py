@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from smwm_ros.contract import Contract, load_contract
@@ -32,20 +30,6 @@ def share_directory() -> Path:
         f"no share/{PACKAGE}/config above {checkout} or in {sys.prefix}: the installation is incomplete. "
         "Install the package again, with pip or colcon."
     )
-
-
-def large_messages(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """
-    Return what a process needs in its environment to publish or record large images: a Fast DDS profile.
-
-    Nothing, if the user has chosen a profile; other middleware ignores it. Why: config/fastdds.xml.
-    """
-    old, new = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
-    if old in environment or new in environment:
-        return {}
-    # Fast DDS 2 knows the old name only, Fast DDS 3 warns of it.
-    name = old if environment.get("ROS_DISTRO") == "jazzy" else new
-    return {name: str(share_directory() / "config" / "fastdds.xml")}
 
 
 def contract_path(name_or_path: str | Path) -> Path:

@@ -12,9 +12,12 @@ import pytest
 from jaxtyping import install_import_hook
 
 from smwm_ros.cli.environment import isolate
+from smwm_ros.stack.transport import no_shared_memory
 
 # Inherited by every process that a test starts.
 isolate()
+# Tests stop and kill processes: none shall hold up another one, nor the next test.
+os.environ.update(no_shared_memory("rmw_fastrtps_cpp"))
 # Several processes share the cores: one thread in each is faster than all threads in all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cv_bridge import CvBridge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from recordings import robot
+from sensor_msgs.msg import Image
 
 from smwm_ros.data.depth import ENCODINGS as DEPTHS
 from smwm_ros.data.encodings import ENCODINGS, LEAST_BAYER, decode_image
@@ -106,14 +108,12 @@ def test_brightness_and_shared_colour_follow_bt_601(encoding: str, height: int, 
 @pytest.mark.parametrize("encoding", [name for name in EIGHT if name != "bayer_grbg8"])
 def test_the_pixels_are_those_of_cv_bridge(encoding: str) -> None:
     """What a model learned from bags read by other tools, it must meet again here."""
-    bridge = pytest.importorskip("cv_bridge").CvBridge()
-    image_type = pytest.importorskip("sensor_msgs.msg").Image
     pixels = raw(encoding, 12, 16)
     height, width, channels = pixels.shape
-    message = image_type(
+    message = Image(
         encoding=encoding, height=height, width=width, step=width * channels, data=pixels.tobytes()
     )
-    expected = np.atleast_3d(bridge.imgmsg_to_cv2(message, "rgb8"))
+    expected = np.atleast_3d(CvBridge().imgmsg_to_cv2(message, "rgb8"))
     np.testing.assert_array_equal(decoded(encoding, pixels), expected)
 
 

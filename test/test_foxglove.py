@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from smwm_ros.resources import find_contract, share_directory
-
-pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
 from smwm_ros import msg
+from smwm_ros.resources import find_contract, share_directory
 
 LAYOUT = json.loads((share_directory() / "config" / "foxglove.json").read_text(encoding="utf-8"))
 NODES = Path(__file__).parents[1] / "smwm_ros" / "nodes"

@@ -192,7 +192,7 @@ def test_checkpoints_that_lie_about_sizes_are_refused(
     model, config = weights
     info = information(config, find_contract("reacher")).model_dump(mode="json")
     info["config"][slot] |= lie
-    with pytest.raises(CheckpointError, match=r"larger one than the|allocate memory"):
+    with pytest.raises(CheckpointError, match="larger one than the"):
         load_checkpoint(checkpoint(tmp_path / "liar.safetensors", model, info))
 
 

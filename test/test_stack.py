@@ -20,7 +20,7 @@ from checkpoints import write_header
 
 from smwm_ros.errors import CheckpointError, ConfigError, ContractError, StackError
 from smwm_ros.models.identity import read_identity
-from smwm_ros.resources import contract_path, large_messages
+from smwm_ros.resources import contract_path
 from smwm_ros.stack.description import (
     ProcessSpec,
     StackFile,
@@ -31,6 +31,7 @@ from smwm_ros.stack.description import (
 )
 from smwm_ros.stack.restarts import RestartPolicy
 from smwm_ros.stack.supervisor import Supervisor
+from smwm_ros.stack.transport import large_messages, no_shared_memory
 
 ROOT = Path(__file__).parents[1]
 FAKE_NODE = """
@@ -465,3 +466,18 @@ def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_
     assert set(large_messages({"ROS_DISTRO": "jazzy"})) == {"FASTRTPS_DEFAULT_PROFILES_FILE"}
     assert large_messages({"FASTRTPS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
     assert large_messages({"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
+
+
+def test_no_memory_is_shared_and_nobody_beyond_is_reached():
+    """Pins what a node's process says to Fast DDS, and that it says nothing to others or against the user."""
+    here = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    chosen = no_shared_memory("rmw_fastrtps_cpp", here)
+    assert chosen.pop("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SYSTEM_DEFAULT"
+    profile = ElementTree.parse(chosen.pop("FASTDDS_DEFAULT_PROFILES_FILE"))
+    assert not chosen
+    assert [kind.text for kind in profile.iterfind(".//{*}transport_descriptor/{*}type")] == ["UDPv4"]
+    assert {address.text for address in profile.iterfind(".//{*}address")} == {"127.0.0.1"}
+    assert no_shared_memory("rmw_fastrtps_cpp", {}) == {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+    assert no_shared_memory("rmw_zenoh_cpp", here) == {}
+    assert no_shared_memory("rmw_fastrtps_cpp", here | {"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
+    assert no_shared_memory("rmw_fastrtps_cpp", here | {"ROS_STATIC_PEERS": "10.0.0.2"}) == {}

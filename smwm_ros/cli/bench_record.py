@@ -17,9 +17,9 @@ from pathlib import Path
 from smwm_ros.cli.environment import isolate
 from smwm_ros.data.bags.reader import BagReader
 from smwm_ros.errors import StackError
-from smwm_ros.resources import large_messages
 from smwm_ros.stack.description import ProcessSpec
 from smwm_ros.stack.supervisor import Supervisor
+from smwm_ros.stack.transport import large_messages
 
 CONTRACT = """
 name: bench

@@ -101,9 +101,9 @@ def _relay(robot: Path, seconds: float, progress: Progress) -> dict[str, Any]:
     from smwm_ros.nodes.client import RobotClient
     from smwm_ros.nodes.latency import measure_relay
     from smwm_ros.nodes.relay import STAGES
-    from smwm_ros.resources import large_messages
     from smwm_ros.stack.description import ProcessSpec
     from smwm_ros.stack.supervisor import Supervisor
+    from smwm_ros.stack.transport import large_messages
 
     specs = [
         ProcessSpec(

@@ -7,10 +7,10 @@ Never a pickle: reading one runs no code.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from smwm_ros.models.identity import HINT, identity, metadata, read_content
 from smwm_ros.models.parts import build_part
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.validation import Settings
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 FORMAT = 1
 _PARTS = "parts."
@@ -246,13 +248,12 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
             )
         info = CheckpointInfo.model_validate(found)
         held = sum(tensor.numel() for tensor in tensors.values())
-        with _at_most(2 * held):  # twice: a layer may replace parameters that it has made
-            model = WorldModel(info.config, info.contract)
+        model = _build(lambda: WorldModel(info.config, info.contract), held)
         model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_PARTS)})
         parts = {}
         for name, part in info.parts.items():
-            with _at_most(2 * held):
-                parts[name] = build_part(name, part.arguments, model.latent_size, info.contract)
+            build = partial(build_part, name, part.arguments, model.latent_size, info.contract)
+            parts[name] = _build(build, held)
             prefix = f"{_PARTS}{name}."
             own = {
                 key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
@@ -271,24 +272,29 @@ def load_checkpoint(path: Path | str, device: str | torch.device = "cpu") -> Che
         raise CheckpointError(f"{path}: cannot be put on device {device!r}: {error}") from error
 
 
-@contextmanager
-def _at_most(numbers: int) -> Iterator[None]:
+def _build(build: Callable[[], ModuleT], held: int) -> ModuleT:
     """
-    Refuse to build larger models: settings that lie about sizes would fill the memory.
+    Build a module, but not from settings that lie about sizes: they would fill the memory.
+
+    Args:
+        build: makes it; called twice, at first where numbers take no memory (torch's device meta).
+        held: numbers in the file. Twice as many may be made: a layer may replace its parameters.
 
     Raises:
-        ConfigError: what is built has more parameters. They are not written to yet, and so cost nothing.
+        ConfigError: it has more parameters than that.
     """
     built = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal built
         built += 0 if parameter is None else parameter.numel()
-        if built > numbers:
-            raise ConfigError(f"its settings describe a larger one than the {numbers // 2} numbers in it")
+        if built > 2 * held:
+            raise ConfigError(f"its settings describe a larger one than the {held} numbers in it")
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        yield
+        with torch.device("meta"):
+            build()
     finally:
         hook.remove()
+    return build()

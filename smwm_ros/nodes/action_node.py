@@ -249,7 +249,7 @@ class ActionNode(SmwmNode):
                     self._send(gate.step(self._now(), time.monotonic()))
                 except Exception as error:
                     # Whatever it was, the robot must not be left without its next command.
-                    self.fault("fault.exception", f"playing: {error!r}")
+                    self.defect("playing", error)
                     self._changed.wait(self._contract.period)
 
     def _now(self) -> int:

@@ -9,10 +9,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import rclpy
 from numpy.typing import NDArray
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
@@ -21,6 +19,7 @@ from smwm_ros.contract import Contract
 from smwm_ros.errors import StackError
 from smwm_ros.messages import decode_image, encode_image, from_time, image_type, to_duration, to_time
 from smwm_ros.msg import Belief, PlannerStatus
+from smwm_ros.nodes.guest import Guest
 from smwm_ros.nodes.qos import LATCHED, NEWEST
 from smwm_ros.srv import Reset
 
@@ -75,7 +74,7 @@ class Goal:
         return self.result is not None
 
 
-class RobotClient:
+class RobotClient(Guest):
     """
     Talks to one robot; a context manager. Nothing runs in the background: messages are handled while
     one of the waiting methods runs.
@@ -107,17 +106,7 @@ class RobotClient:
         """(stamp in ns, RGB image), if asked for."""
         self.belief: Belief | None = None
         self.status: PlannerStatus | None = None
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(
-            "smwm_client",
-            namespace=namespace or None,
-            context=self._context,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        super().__init__("smwm_client", namespace)
         sensor = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=100,
@@ -136,16 +125,10 @@ class RobotClient:
         self._goals = ActionClient(self.node, ReachGoal, "reach_goal")
         self._reset = self.node.create_client(Reset, "sim/reset")
 
-    def __enter__(self) -> RobotClient:
-        """Return itself."""
-        return self
-
     def __exit__(self, *error: object) -> None:
         """Leave the graph."""
-        self._executor.shutdown()
         self._goals.destroy()
-        self.node.destroy_node()
-        self._context.try_shutdown()
+        super().__exit__(*error)
 
     def listen(self, kind: Any, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> None:
         """Subscribe to a topic."""
@@ -156,7 +139,7 @@ class RobotClient:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.check()
-            self._executor.spin_once(min(left, SPIN))
+            self.executor.spin_once(min(left, SPIN))
 
     def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         """
@@ -178,7 +161,7 @@ class RobotClient:
                     "namespace? `smwm up` starts one; its log files tell more."
                 )
             self.check()
-            self._executor.spin_once(SPIN)
+            self.executor.spin_once(SPIN)
 
     def wait_ready(self, timeout: float = 30.0, simulated: bool = True) -> None:
         """

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import (
     DurabilityPolicy,
     QoSCompatibility,
@@ -26,6 +24,7 @@ from sensor_msgs.msg import JointState
 from smwm_ros.contract import Contract
 from smwm_ros.messages import from_time, image_type
 from smwm_ros.messages.images import RAW_IMAGE
+from smwm_ros.nodes.guest import Guest
 from smwm_ros.nodes.qos import CLOCK
 from smwm_ros.stack.graph import Endpoint, Graph, Report, Sample, Topic
 
@@ -50,30 +49,15 @@ def look_at_graph(
         namespace: of the robot.
         seconds: for which sensors and diagnostics are listened to (steady).
     """
-    context = rclpy.Context()
-    rclpy.init(context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    node = rclpy.create_node(
-        NAME,
-        namespace=namespace or None,
-        context=context,
-        enable_rosout=False,
-        start_parameter_services=False,
-    )
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    try:
-        return _Look(contract, node, executor).graph(set(names), seconds)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        context.try_shutdown()
+    with Guest(NAME, namespace) as guest:
+        return _Look(contract, guest).graph(set(names), seconds)
 
 
 class _Look:
-    def __init__(self, contract: Contract, node: Any, executor: SingleThreadedExecutor) -> None:
+    def __init__(self, contract: Contract, guest: Guest) -> None:
         self._contract = contract
-        self._node = node
-        self._executor = executor
+        self._node = guest.node
+        self._executor = guest.executor
         self._now: int | None = None
         self._times: set[int] = set()
         self._reports: dict[str, Report] = {}

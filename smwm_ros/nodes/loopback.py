@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import time
 
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.utilities import get_rmw_implementation_identifier
 from std_msgs.msg import String
 
 from smwm_ros.errors import StackError
+from smwm_ros.nodes.guest import Guest
 
 TIMEOUT = 5.0
 
@@ -25,24 +24,15 @@ def check_middleware() -> str:
     Raises:
         StackError: the message did not come back.
     """
-    context = rclpy.Context()
-    rclpy.init(context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    node = rclpy.create_node("smwm_doctor", context=context, enable_rosout=False)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
     came: list[String] = []
-    node.create_subscription(String, "~/loopback", came.append, 1)
-    publisher = node.create_publisher(String, "~/loopback", 1)
-    domain = context.get_domain_id()
-    try:
+    with Guest("smwm_doctor") as guest:
+        guest.node.create_subscription(String, "~/loopback", came.append, 1)
+        publisher = guest.node.create_publisher(String, "~/loopback", 1)
+        domain = guest.node.context.get_domain_id()
         end = time.monotonic() + TIMEOUT
         while not came and time.monotonic() < end:
             publisher.publish(String(data="hello"))
-            executor.spin_once(0.05)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        context.try_shutdown()
+            guest.executor.spin_once(0.05)
     if not came:
         raise StackError(
             f"a message sent to oneself through {get_rmw_implementation_identifier()} did not come back "

@@ -154,8 +154,7 @@ class PerceptionNode(ModelNode):
                     "programs on the GPU, or run perception with device:=cpu"
                 )
                 return
-            self.log_exception("encoding", error)
-            self.monitor.fault("fault.exception", f"encoding: {error!r}")
+            self.defect("encoding", error)
 
     def _encode(self, message: Any) -> msg.Latent | None:
         stamp = from_time(message.header.stamp)
@@ -221,7 +220,7 @@ class PerceptionNode(ModelNode):
 
 def main() -> None:
     """Run the node."""
-    run(lambda: PerceptionNode("perception"))
+    run(lambda: PerceptionNode("perception"), images=True)
 
 
 if __name__ == "__main__":

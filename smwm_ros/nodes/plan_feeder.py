@@ -7,13 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from typing_extensions import Self
 
 from smwm_ros import msg
 from smwm_ros.contract import Contract
 from smwm_ros.messages import command_type, plan_to_message
+from smwm_ros.nodes.guest import Guest
 from smwm_ros.nodes.qos import EVERY, NEWEST
 from smwm_ros.runtime.plan import Plan
 
@@ -23,7 +21,7 @@ LEAD = 2
 """Control periods by which a plan is there before its first action is due."""
 
 
-class PlanFeeder:
+class PlanFeeder(Guest):
     """A planner without a thought; use it as a context manager. Everything happens in ``feed``."""
 
     def __init__(self, contract: Contract) -> None:
@@ -38,28 +36,14 @@ class PlanFeeder:
         self.planned: list[bool] = []
         """Of each: whether it was an action of a plan, not a safe one."""
         self._contract = contract
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-        self._node = rclpy.create_node(
-            "plan_feeder", context=self._context, enable_rosout=False, start_parameter_services=False
-        )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._plans = self._node.create_publisher(msg.Plan, "plan", NEWEST)
-        self._node.create_subscription(
+        super().__init__("plan_feeder")
+        self._plans = self.node.create_publisher(msg.Plan, "plan", NEWEST)
+        self.node.create_subscription(
             command_type(contract), contract.action.topic, self._on_command, EVERY, raw=True
         )
-        self._node.create_subscription(msg.AppliedAction, "applied_action", self._on_applied, EVERY)
+        self.node.create_subscription(msg.AppliedAction, "applied_action", self._on_applied, EVERY)
         self._sequence = 0
         self._stamp = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
     def feed(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Send plans, one after the other without a gap, for some time or until something is true."""
@@ -70,7 +54,7 @@ class PlanFeeder:
             if wait <= 0:
                 self._send()
             else:
-                self._executor.spin_once(min(wait, left))
+                self.executor.spin_once(min(wait, left))
 
     def _send(self) -> None:
         # After a delay, the rhythm begins anew.

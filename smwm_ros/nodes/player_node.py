@@ -26,7 +26,7 @@ from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import Param, from_settings
 from smwm_ros.nodes.process import run
 from smwm_ros.nodes.qos import CLOCK
-from smwm_ros.resources import large_messages
+from smwm_ros.stack.transport import large_messages
 
 CLOCK_TOPIC = "/clock"
 LOOK = 0.05
@@ -227,7 +227,7 @@ class PlayerNode(SmwmNode):
 def main() -> None:
     """Run the node."""
     os.environ.update(large_messages())
-    run(lambda: PlayerNode("player"))
+    run(lambda: PlayerNode("player"), images=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 
 from smwm_ros.errors import ConfigError, DataError
 from smwm_ros.nodes.player_node import PlayerNode
-from smwm_ros.resources import large_messages
+from smwm_ros.stack.transport import large_messages
 
 LOOK = 0.1
 """Seconds between two looks at how far it has come, and the longest that a Ctrl-C waits."""

@@ -15,10 +15,12 @@ from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.task import Future
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from smwm_ros.errors import SmwmError
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.stack.notify import notify_failed, notify_ready
+from smwm_ros.stack.transport import no_shared_memory
 
 LAST_WORD = Duration(seconds=1)
 """How long a node that could not start waits until its diagnostics have arrived."""
@@ -31,15 +33,20 @@ are longer than most of what the nodes do: a worker would wait until the executo
 """
 
 
-def run(make_node: Callable[[], SmwmNode]) -> None:
+def run(make_node: Callable[[], SmwmNode], *, images: bool = False) -> None:
     """
     Be the process of one node: start it, spin until a signal or ``finish``, end in good order.
+
+    It shares memory with other processes only if it exchanges camera ``images``, which are many bytes:
+    whoever shares it can be held up by a process that was stopped or killed.
 
     SIGINT and SIGTERM end the process with exit code 0 after the node's ``stop`` and ``tear_down``
     have run; a second one ends it at once. The exit code is 1 if the node could not start.
     """
     faulthandler.enable()
     sys.setswitchinterval(SWITCH)
+    if not images:
+        os.environ.update(no_shared_memory(get_rmw_implementation_identifier()))
     # rclpy's own handlers would shut the context down before the node could say its last word, and
     # Python's run only once rcl_wait returns. The interpreter's note in a socket comes at once, and
     # whichever thread the signal reached: libraries (OpenBLAS) have started some while being imported.

@@ -8,15 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from typing_extensions import Self
 
 from smwm_ros import msg
@@ -25,6 +22,7 @@ from smwm_ros.contract import Contract
 from smwm_ros.data.commands import follow, split_field
 from smwm_ros.errors import StackError
 from smwm_ros.messages import command_type, encode_image, from_time, to_duration
+from smwm_ros.nodes.guest import Guest
 from smwm_ros.nodes.qos import EVERY
 from smwm_ros.runtime.testimony import Account, Applied, Sent
 
@@ -38,7 +36,7 @@ HOLD = 120.0
 """Time limit of a goal in ROS seconds: it is held that long."""
 
 
-class Witness:
+class Witness(Guest):
     """
     Notes when which command came; a context manager, with a thread of its own.
 
@@ -64,37 +62,26 @@ class Witness:
         self._number = 0  # of the attempts: answers to an earlier one are not heeded
         self._next = -np.inf  # when the goal should be sent, steady seconds
         self.goals_sent = 0
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-        self._node = Node(
-            "smwm_witness",
-            namespace=namespace or None,
-            context=self._context,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
-        self._goals = ActionClient(self._node, ReachGoal, "reach_goal")
+        super().__init__("smwm_witness", namespace)
+        self._goals = ActionClient(self.node, ReachGoal, "reach_goal")
         self.listen(command_type(contract), contract.action.topic, self._on_command)
         self.listen(msg.AppliedAction, "applied_action", self._on_applied)
-        self._node.create_timer(LOOK, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._executor.spin, name="witness", daemon=True)
+        self.node.create_timer(LOOK, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._thread = threading.Thread(target=self.executor.spin, name="witness", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
+        self.executor.shutdown()
         self._thread.join()
         self._goals.destroy()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        super().__exit__()
 
     def listen(self, kind: Any, topic: str, callback: Callable[[Any, Any], None]) -> None:
         """Subscribe; before the thread runs. The callback gets the message and rclpy's MessageInfo."""
-        self._node.create_subscription(kind, topic, callback, EVERY)
+        self.node.create_subscription(kind, topic, callback, EVERY)
 
     def testimony(self, since: float) -> Account:
         """Return what came since a moment (steady seconds), and what was noted last before it."""
@@ -139,7 +126,7 @@ class Witness:
         return answer.current_state.id == State.PRIMARY_STATE_ACTIVE
 
     def _call(self, kind: Any, name: str, request: Any, timeout: float) -> Any:
-        client = self._node.create_client(kind, name)
+        client = self.node.create_client(kind, name)
         try:
             done = threading.Event()
             if client.wait_for_service(timeout):
@@ -149,7 +136,7 @@ class Witness:
                 raise StackError(f"the service {name} did not answer in {timeout:g} s")
             return future.result()
         finally:
-            self._node.destroy_client(client)
+            self.node.destroy_client(client)
 
     def _request(self, image: NDArray[np.uint8]) -> ReachGoal.Goal:
         return ReachGoal.Goal(

@@ -17,7 +17,8 @@ from pydantic import Field
 from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.models.identity import read_identity
-from smwm_ros.resources import checkpoint_path, contract_path, large_messages, share_directory
+from smwm_ros.resources import checkpoint_path, contract_path, share_directory
+from smwm_ros.stack.transport import large_messages
 from smwm_ros.validation import Settings, parse, parse_value, read_text
 
 StackName = Literal["sim", "robot", "record", "explore", "perceive"]

@@ -1,0 +1,42 @@
+"""What the nodes' processes share with others of the machine."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from robot import NODES, Robot, processes, wait_for, write_contract
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """The four nodes, once they have heard of one another and of a robot."""
+    folder = tmp_path_factory.mktemp("transport")
+    contract = write_contract(folder / "toy.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        with processes(folder / "toy.yaml", folder) as started, Robot(contract) as robot:
+            wait_for(lambda: robot.ready, "the nodes", 60)
+            yield started
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_only_nodes_that_handle_images_share_memory(
+    running: dict[str, subprocess.Popen[bytes]], node: str
+) -> None:
+    """Pins that nobody who is stopped or killed while he holds a lock in shared memory can stop the gate."""
+    mapped = Path(f"/proc/{running[node].pid}/maps").read_text()
+    assert ("/dev/shm/fast" in mapped) == (node == "perception")
+
+
+@pytest.mark.parametrize("node", [name for name in NODES if name != "perception"])
+def test_they_listen_on_this_machine_only(running: dict[str, subprocess.Popen[bytes]], node: str) -> None:
+    """Pins that the tests' ROS_AUTOMATIC_DISCOVERY_RANGE, LOCALHOST, is kept."""
+    files = Path(f"/proc/{running[node].pid}/fd").iterdir()
+    sockets = {file.readlink().name for file in files if file.is_symlink()}
+    lines = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    heard = {line[1].split(":")[0] for line in lines if f"socket:[{line[9]}]" in sockets}
+    assert heard == {"0100007F"}, "127.0.0.1"
