@@ -63,6 +63,12 @@ class GuardedNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._tell, clock=self._steady)
 
+    def destroy_node(self) -> None:
+        """Leave the graph."""
+        super().destroy_node()
+        # rclpy forgets that this holds on to the node; its participant would live on.
+        self._state_machine.destroy_when_not_in_use()
+
     def report(self) -> None:
         """Put into ``monitor`` what the next diagnostics should show; called each second while configured."""
 

@@ -65,7 +65,12 @@ def run(make_node: Callable[[], SmwmNode], *, images: bool = False) -> None:
                 os._exit(128 + second[0])
 
     threading.Thread(target=wait_for_signals, name="signals", daemon=True).start()
-    sys.exit(_spin(make_node, signalled))
+    code = _spin(make_node, signalled)
+    # All is said and let go. The destructors of native libraries, run while threads of theirs still live,
+    # could only crash or hang.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _work(node: SmwmNode, executor: SingleThreadedExecutor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rclpy
 import toy
 import yaml
@@ -60,12 +62,13 @@ def processes(
         finally:
             for process in running.values():
                 process.terminate()
-            for process in running.values():
+            for name, process in running.items():
                 try:
                     process.wait(20)
                 except subprocess.TimeoutExpired:
-                    process.kill()
-                    raise
+                    process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
+                    process.wait(10)
+                    pytest.fail(f"{name} did not end:\n{(log / f'{name}.log').read_text()[-8000:]}")
 
 
 class Robot:

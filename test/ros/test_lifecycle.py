@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -40,15 +40,11 @@ SHUTDOWNS = {("shutdown", state): f"{state}_shutdown" for state in ("unconfigure
 TOY = str(Path(__file__).with_name("toy.py"))
 
 
-NUMBERS = itertools.count()
-
-
 class Fragile(SmwmNode):
     """Does in its transitions and callbacks what it is told."""
 
     def __init__(self) -> None:
-        # The participants of earlier tests live on, and their half-destroyed services answer nobody.
-        super().__init__(f"fragile_{next(NUMBERS)}")
+        super().__init__("fragile")
         self.steps: list[str] = []
         self.failures: dict[str, Exception] = {}
 
@@ -82,6 +78,19 @@ def node() -> Iterator[Fragile]:
     made = Fragile()
     yield made
     made.destroy_node()
+    rclpy.shutdown()
+
+
+def test_a_destroyed_node_leaves_the_graph() -> None:
+    """Pins that its participant ends with it: rclpy alone keeps it, and others still see it."""
+    rclpy.init()
+    process = psutil.Process()
+    before = len(process.net_connections("udp"))
+    node = Fragile()
+    assert node.bring_up()
+    assert len(process.net_connections("udp")) > before
+    node.destroy_node()
+    assert len(process.net_connections("udp")) == before
     rclpy.shutdown()
 
 
