@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,6 +31,15 @@ PR_SET_CHILD_SUBREAPER = 36
 def pytest_configure() -> None:
     """Make orphaned grandchildren ours, so that ``no_process_left_behind`` finds them."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_left_in_the_graph() -> Iterator[None]:
+    """Fail where the tests of a file leave nodes in this process: others would go on meeting them."""
+    yield
+    gc.collect()
+    left = psutil.Process().net_connections("udp")
+    assert not left, f"participants left: {[connection.laddr for connection in left]}"
 
 
 @pytest.fixture(scope="module", autouse=True)

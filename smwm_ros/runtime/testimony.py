@@ -91,13 +91,16 @@ class Account:
         """
         action = contract.action
         change = action.max_change * contract.period + ROUNDING
-        wild = [
-            not (note.values >= action.low - ROUNDING).all()
-            or not (note.values <= action.high + ROUNDING).all()
-            for note in self.sent
-        ]
-        jumps = [not (np.abs(b.values - a.values) <= change).all() for a, b in pairwise(self.sent)]
-        return sum(value or jump for value, jump in zip(wild, [False, *jumps], strict=True))
+        count = 0
+        before: NDArray[np.float64] | None = None
+        for note in self.sent:
+            wild = not (
+                (action.low - ROUNDING <= note.values) & (note.values <= action.high + ROUNDING)
+            ).all()
+            jump = before is not None and not (np.abs(note.values - before) <= change).all()
+            count += wild or jump
+            before = note.values
+        return count
 
     def oldest_evidence(self, offset: int) -> float:
         """

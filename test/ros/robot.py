@@ -121,6 +121,7 @@ class Robot:
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
         self._thread.join()
+        self.goals.destroy()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
