@@ -124,6 +124,8 @@ class RealTimeGate(PlanGate):
         # A tick that is served a little late must not delay all that follow.
         on_time = 0 <= steady - self._due < period
         self._due = (self._due if on_time else steady) + periods * period
+        if self._plan is not None:
+            self._due = min(self._due, self._fresh + self._patience)
         self._set_wake(now, steady)
 
     def _set_wake(self, now: int, steady: float) -> None:
