@@ -107,7 +107,7 @@ def info(**changes: Any) -> Any:
 @given(
     st.integers(0, 200),
     st.integers(0, 100),
-    st.integers(100, 400),
+    st.integers(100, 380),
     st.integers(8, 300),
     st.integers(0, 10**6),
 )
