@@ -13,7 +13,6 @@ from smwm_ros.models.adaln import SingleKeyAttention
 from smwm_ros.models.config import load_model_config
 from smwm_ros.models.world_model import WorldModel
 from smwm_ros.planning import forward as module
-from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.forward import forward
 from smwm_ros.resources import find_contract
 
@@ -40,7 +39,7 @@ def problem(model: WorldModel) -> tuple[Tensor, Tensor]:
 
 
 def test_the_default_is_the_models_own_rollout(model: WorldModel) -> None:
-    assert forward(model, PlannerConfig()) == model.rollout
+    assert forward(model) == model.rollout
 
 
 def test_bfloat16_predicts_the_same_but_for_its_precision_and_leaves_the_model_alone(
@@ -49,7 +48,7 @@ def test_bfloat16_predicts_the_same_but_for_its_precision_and_leaves_the_model_a
     """Pins that latents come out in float32, that the weights it folds are converted, and that copies are."""
     latent, blocks = problem(model)
     exact = model.rollout(latent, blocks)
-    rough = forward(model, PlannerConfig(precision="bfloat16"))(latent, blocks)
+    rough = forward(model, half=True)(latent, blocks)
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, exact)
     moved = (exact - latent[:, :, None]).square().mean().sqrt()
@@ -60,7 +59,7 @@ def test_bfloat16_predicts_the_same_but_for_its_precision_and_leaves_the_model_a
 def test_on_a_cpu_nothing_is_compiled_and_one_is_told(
     model: WorldModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert forward(model, PlannerConfig(compiled=True)) == model.rollout
+    assert forward(model, compiled=True) == model.rollout
     assert "CUDA only" in caplog.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from smwm_ros.planning.mpc import MPC
 from smwm_ros.planning.optimisers import (
     CEM,
     MPPI,
+    Choice,
     Gradient,
     Optimiser,
     Score,
@@ -73,6 +75,7 @@ def search(
     samples: int,
     seed: int = 0,
     budget: float = 0.0,
+    exact: Score | None = None,
 ) -> Solution:
     """Search without limits, around one proposal for each problem, shape (P, T, A)."""
     return optimiser.optimise(
@@ -84,6 +87,7 @@ def search(
             samples,
             [torch.Generator().manual_seed(0) for _ in start],
             Deadline(budget),
+            exact,
         )
     )
 
@@ -105,6 +109,22 @@ def test_costs_by_hand(integrator: Checkpoint) -> None:
     assert soon(seen).item() == pytest.approx(0.05)
     assert smoothness(seen).item() == pytest.approx(0.5)
     assert seen.path.flatten().tolist() == [3.0, 2.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("optimiser", [CEM(12, 6), MPPI(12), Gradient(12), Choice()])
+def test_the_last_rounds_go_by_the_exact_costs(optimiser: Optimiser) -> None:
+    """Pins that rough costs, however low, decide nothing in the end."""
+    scored: list[str] = []
+
+    def score(kind: str, best: float, sequences: torch.Tensor) -> torch.Tensor:
+        scored.append(kind)
+        return (sequences - best).square().sum((2, 3)) + (kind == "exact")
+
+    rough, exact = (partial(score, kind, best) for kind, best in (("rough", 0.0), ("exact", 1.0)))
+    found = search(optimiser, rough, torch.zeros(1, 2, 1), samples=64, exact=exact)
+    rounds = getattr(optimiser, "iterations", 1)
+    assert scored == ["rough"] * (rounds * 2 // 3) + ["exact"] * (rounds - rounds * 2 // 3)
+    assert found.cost.item() == exact(found.actions[:, None]).item()
 
 
 def test_cem_finds_the_least_squares_solution() -> None:

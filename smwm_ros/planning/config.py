@@ -67,7 +67,7 @@ class PlannerConfig(Settings):
     naive: bool = False
     """hierarchical: search any macro-actions, known or not. Only a control experiment."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the forward model in the search; distances and costs are always float32."""
+    """Arithmetic of the forward model in the first two thirds of a search; all else is always float32."""
     compiled: bool = False
     """CUDA only: run the forward model as a CUDA graph, which takes a minute to make."""
     time_budget: Annotated[float, Field(ge=0, le=60), Unit("s")] = 0.0

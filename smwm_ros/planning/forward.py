@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from smwm_ros.models.adaln import SingleKeyAttention
 from smwm_ros.models.world_model import WorldModel
-from smwm_ros.planning.config import PlannerConfig
 
 Rollout = Callable[[Tensor, Tensor], Tensor]
 """From latents (*batch, D) and standardised blocks (*batch, H, k*A) to the latents after each block."""
@@ -20,18 +19,17 @@ Rollout = Callable[[Tensor, Tensor], Tensor]
 _log = logging.getLogger(__name__)
 
 
-def forward(model: WorldModel, config: PlannerConfig) -> Rollout:
+def forward(model: WorldModel, *, half: bool = False, compiled: bool = False) -> Rollout:
     """
     Return how a model is rolled out.
 
     Args:
         model: stays as it is.
-        config: ``precision`` and ``compiled``.
+        half: compute in bfloat16.
+        compiled: run as a CUDA graph, on CUDA devices.
     """
-    rollout: Rollout = model.rollout
-    if config.precision == "bfloat16":
-        rollout = _Half(model.dynamics)
-    if not config.compiled:
+    rollout: Rollout = _Half(model.dynamics) if half else model.rollout
+    if not compiled:
         return rollout
     if model.action_mean.device.type != "cuda":
         _log.warning("compiled: is for CUDA only; on a CPU the forward model runs as it is")

@@ -15,10 +15,10 @@ from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.costs import COSTS, Objective, find_constraint
 from smwm_ros.planning.deadline import Deadline, Pace
-from smwm_ros.planning.forward import forward
+from smwm_ros.planning.forward import Rollout, forward
 from smwm_ros.planning.imagined import Imagined
 from smwm_ros.planning.limits import ActionLimits, Feasible
-from smwm_ros.planning.optimisers import CEM, MPPI, Choice, Gradient, Optimiser, Search
+from smwm_ros.planning.optimisers import CEM, MPPI, Choice, Gradient, Optimiser, Score, Search
 from smwm_ros.planning.planners import require
 from smwm_ros.planning.proposals import Proposal, Situation, propose, together
 from smwm_ros.planning.protocol import BatchPlanner, PlanResult, Problem
@@ -56,7 +56,9 @@ class MPC(BatchPlanner):
         self._safe = torch.from_numpy(checkpoint.contract.action.safe_values).float().to(checkpoint.device)
         ticks = config.horizon * checkpoint.contract.block
         self._nothing = self._safe.new_zeros(ticks, len(self._safe))
-        self._rollout = forward(checkpoint.model, config)
+        half = config.precision == "bfloat16"
+        self._rollout = forward(checkpoint.model, half=half, compiled=config.compiled)
+        self._exact = forward(checkpoint.model, compiled=config.compiled) if half else None
         self._seed = seed
         self._memories: dict[int, _Memory] = {}
         self.change(config)
@@ -104,20 +106,21 @@ class MPC(BatchPlanner):
         )
         unit = self._checkpoint.info.calibration.step_distance
 
-        def score(sequences: Tensor) -> Tensor:
-            return objective(Imagined.of(model, unit, start, goal, sequences, self._rollout))
+        def scored_by(rollout: Rollout) -> Score:
+            return lambda sequences: objective(Imagined.of(model, unit, start, goal, sequences, rollout))
 
         samples = self._pace.samples(len(problems))
         before = deadline.elapsed
         solution = self._optimiser.optimise(
             Search(
-                score,
+                scored_by(self._rollout),
                 self._propose(situation),
                 config.std * model.action_std,
                 Feasible(self._limits, situation.previous, settled),
                 samples,
                 [memory.generator for memory in memories],
                 deadline,
+                None if self._exact is None else scored_by(self._exact),
             )
         )
         self._pace.learn(deadline.elapsed - before, solution.rounds, samples * len(problems))

@@ -16,6 +16,9 @@ from smwm_ros.planning.deadline import Deadline
 Sequences = Float[Tensor, "problems samples ticks action"]
 Score = Callable[[Sequences], Float[Tensor, "problems samples"]]
 
+ROUGH = 2 / 3
+"""Share of the rounds in which rounded costs will do, where exact ones take longer."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -34,6 +37,8 @@ class Search:
     generators: Sequence[torch.Generator]
     """Source of each problem's noise, on the problems' device: it is the same whatever is planned beside."""
     deadline: Deadline
+    exact: Score | None = None
+    """Costs without the rounding of ``score``, for the last rounds: the best by that is not the best."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,20 @@ class Optimiser(Protocol):
 class _Best:
     """The best sequence so far of each problem; at first the first proposal, of which nothing is known."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, rounds: int) -> None:
         self._search = search
+        self._score = search.score
+        self._switch = int(ROUGH * rounds)
         self._actions = search.feasible(search.proposals[:, :1])[:, 0]
         self._cost = self._actions.new_full((len(self._actions),), torch.inf)
         self._sequences = self._rounds = 0
 
     def score(self, candidates: Sequences) -> Float[Tensor, "problems samples"]:
         """Score the candidates of a round."""
-        cost = torch.nan_to_num(self._search.score(candidates), nan=torch.inf, posinf=torch.inf)
+        if self._search.exact is not None and self._rounds == self._switch:
+            self._score = self._search.exact
+            self._cost = torch.full_like(self._cost, torch.inf)  # the others were of another kind
+        cost = torch.nan_to_num(self._score(candidates), nan=torch.inf, posinf=torch.inf)
         self._sequences += candidates.shape[1]
         self._rounds += 1
         lowest, which = cost.detach().min(1)
@@ -111,7 +121,7 @@ class CEM:
 
     def optimise(self, search: Search) -> Solution:
         """See :class:`Optimiser`."""
-        best = _Best(search)
+        best = _Best(search, self.iterations)
         problems, _, ticks, size = search.proposals.shape
         means, spread = search.proposals, search.std.expand(problems, ticks, size)
         kept = means[:, :0]
@@ -134,7 +144,7 @@ class Choice:
 
     def optimise(self, search: Search) -> Solution:
         """See :class:`Optimiser`."""
-        best = _Best(search)
+        best = _Best(search, 1)
         if search.deadline.another():
             best.score(search.feasible(search.proposals))
         return best.solution()
@@ -155,7 +165,7 @@ class MPPI:
 
     def optimise(self, search: Search) -> Solution:
         """See :class:`Optimiser`."""
-        best = _Best(search)
+        best = _Best(search, self.iterations)
         means = search.proposals
         for _ in range(self.iterations):
             if not search.deadline.another():
@@ -189,7 +199,7 @@ class Gradient:
 
     def optimise(self, search: Search) -> Solution:
         """See :class:`Optimiser`."""
-        best = _Best(search)
+        best = _Best(search, self.iterations)
         drawn = _drawn(search, search.proposals, search.std, self.noise_exponent)
         starts = search.feasible(torch.cat([search.proposals, drawn], dim=1))
         with torch.enable_grad():
