@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import Any
@@ -41,8 +40,6 @@ EXPECTED = (NO_PLAN, NO_COMMAND, STOPPED, EMERGENCY_STOP, RELEASED)
 """Reasons for the safe action that are no fault."""
 SETTLE = 1.0
 """Longest time, in s, that deactivation waits for the robot to reach its safe action."""
-SWITCH = 5e-4
-"""Longest time, in s, that one thread keeps the interpreter from another: a tenth of Python's own."""
 SAY = 5.0
 """Seconds between two log lines that plans are played."""
 
@@ -273,7 +270,6 @@ class ActionNode(SmwmNode):
 
 def main() -> None:
     """Run the node."""
-    sys.setswitchinterval(SWITCH)
     run(lambda: ActionNode("action"))
 
 
