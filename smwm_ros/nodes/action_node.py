@@ -27,7 +27,7 @@ from smwm_ros.messages import (
 )
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, SENSOR_RELIABILITY, Param
-from smwm_ros.nodes.process import run
+from smwm_ros.nodes.process import prioritise, run
 from smwm_ros.nodes.qos import EVERY, LATCHED, NEWEST, sensor
 from smwm_ros.runtime.gate import EMERGENCY_STOP, RELEASED, STOPPED, Command, Gate
 from smwm_ros.runtime.limiter import Limiter
@@ -75,6 +75,14 @@ class ActionNode(SmwmNode):
             fixed=True,
             description="Begin as after an emergency stop: nothing moves until release is called.",
         ),
+        Param(
+            name="priority",
+            default=50,
+            low=0,
+            high=99,
+            fixed=True,
+            description="Of the process in the real-time scheduler, where that is allowed; 0: ordinary.",
+        ),
     )
 
     def __init__(self, name: str, **arguments: Any) -> None:
@@ -83,6 +91,15 @@ class ActionNode(SmwmNode):
         self._stopped = self.value("start_stopped")
         self._gate: Gate | None = None
         self._changed = threading.Condition()
+
+    def own_process(self) -> None:
+        """Go before all ordinary processes: one that takes all of the computer must not hold up the gate."""
+        priority = self.value("priority")
+        if priority and (why := prioritise(priority)):
+            self.get_logger().warning(
+                f"priority {priority} is not allowed ({why}): busy processes can hold up the commands. "
+                "docs/safety.md says how to allow it; 0 does without"
+            )
 
     def set_up(self) -> None:
         """Make the topics and services."""

@@ -79,6 +79,9 @@ class SmwmNode(GuardedNode):
     def release(self) -> None:
         """Give back memory, after ``tear_down``, when nothing holds on to it any more."""
 
+    def own_process(self) -> None:
+        """Arrange the process; called once, and only where that is the node's own."""
+
     def break_down(self, why: str) -> None:
         """
         Leave the active state through the error state, as there is no going on; any thread may call it.

@@ -1,8 +1,10 @@
-"""What the nodes' processes share with others of the machine."""
+"""What the nodes' processes share with others of the machine, and who goes first."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +42,17 @@ def test_they_listen_on_this_machine_only(running: dict[str, subprocess.Popen[by
     lines = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
     heard = {line[1].split(":")[0] for line in lines if f"socket:[{line[9]}]" in sockets}
     assert heard == {"0100007F"}, "127.0.0.1"
+
+
+def test_the_gate_goes_before_all_others(running: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Pins that each of its threads has real-time priority where the system allows it, and nobody else's."""
+    probe = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))"
+    allowed = (
+        subprocess.run([sys.executable, "-c", probe], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    )
+    for node in NODES:
+        threads = [int(path.name) for path in Path(f"/proc/{running[node].pid}/task").iterdir()]
+        first = allowed and node == "action"
+        assert {os.sched_getscheduler(number) for number in threads} == {
+            os.SCHED_FIFO if first else os.SCHED_OTHER
+        }
