@@ -481,3 +481,5 @@ def test_no_memory_is_shared_and_nobody_beyond_is_reached():
     assert no_shared_memory("rmw_zenoh_cpp", here) == {}
     assert no_shared_memory("rmw_fastrtps_cpp", here | {"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
     assert no_shared_memory("rmw_fastrtps_cpp", here | {"ROS_STATIC_PEERS": "10.0.0.2"}) == {}
+    assert no_shared_memory("rmw_fastrtps_cpp", {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}) == {}
+    assert no_shared_memory("rmw_fastrtps_cpp", {"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}

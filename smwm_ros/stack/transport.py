@@ -13,6 +13,7 @@ from smwm_ros.resources import share_directory
 
 OLD_NAME, NAME = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 
 
 def large_messages(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -30,14 +31,14 @@ def no_shared_memory(middleware: str, environment: Mapping[str, str] = os.enviro
         middleware: the RMW implementation in use. Only Fast DDS shares memory without being asked to.
         environment: of the process.
     """
-    if not middleware.startswith("rmw_fastrtps"):
+    profile = _profile("fastdds_loopback.xml", environment)
+    if not middleware.startswith("rmw_fastrtps") or not profile:
         return {}
     if environment.get(RANGE) != "LOCALHOST":
-        return {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+        return {} if TRANSPORTS in environment else {TRANSPORTS: "UDPv4"}
     if environment.get("ROS_STATIC_PEERS"):
         return {}  # only ROS 2's own LOCALHOST knows them
-    profile = _profile("fastdds_loopback.xml", environment)
-    return profile and {**profile, RANGE: "SYSTEM_DEFAULT"}
+    return {**profile, RANGE: "SYSTEM_DEFAULT"}
 
 
 def _profile(file: str, environment: Mapping[str, str]) -> dict[str, str]:
