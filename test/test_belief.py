@@ -99,13 +99,13 @@ def test_only_lasting_surprise_is_flagged() -> None:
 
 
 def test_a_picture_that_stands_still_where_motion_was_foreseen_is_flagged_until_it_changes() -> None:
-    """Pins that a frozen camera is noticed in one model step, and not excused by the robot at rest."""
+    """Pins that a frozen camera is noticed before a model step is over; the robot's rest excuses nothing."""
     tracker = track(patience=1000)
     tracker.apply(START, np.ones(2))
     moving = [believe(tracker, latent(tick, (tick, tick))).surprised for tick in range(10)]
     frozen = [believe(tracker, latent(tick, (9.0, 9.0))).surprised for tick in range(10, 20)]
     assert not any(moving)
-    assert frozen.index(True) == BLOCK - 1, "then all latents of a model step are the same"
+    assert frozen.index(True) == BLOCK - 2, "then as many latents as a model step has ticks are the same"
     tracker.apply(START + 20 * PERIOD, np.zeros(2))
     assert all(believe(tracker, latent(tick, (9.0, 9.0))).surprised for tick in range(20, 40))
     assert not believe(tracker, latent(40, (9.5, 9.0))).surprised

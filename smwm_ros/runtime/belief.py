@@ -60,9 +60,9 @@ class BeliefTracker:
     belief is ``surprised`` once the surprise has stayed above a threshold for some ticks; as the
     steps of neighbouring ticks overlap, one jolt alone keeps it there for k ticks.
 
-    It is surprised at once when a whole model step shows the very same latent again and again although the
-    model foresaw that it would change: the camera has frozen, or the robot is stuck. That lasts until the
-    latent changes, as a robot that then rests looks as it should.
+    It is surprised at once when k ticks in a row show the very same latent although the model foresaw that
+    it would change: the camera has frozen, or the robot is stuck. That lasts until the latent changes, as a
+    robot that then rests looks as it should.
     """
 
     def __init__(self, contract: Contract, model: Checkpoint, *, threshold: float, patience: int) -> None:
@@ -80,7 +80,8 @@ class BeliefTracker:
         self._max_gap_ns = contract.max_gap_ns
         self._ticks = TickGate(contract)
         self._actions = ActionHistory()
-        self._latents: deque[Latent] = deque(maxlen=contract.block + 1)
+        self._block = contract.block
+        self._latents: deque[Latent] = deque(maxlen=self._block + 1)
         self._high = 0
         self._frozen = False
         self._anew = ""
@@ -137,9 +138,7 @@ class BeliefTracker:
         self._latents.append(latent)
         surprise = self._surprise()
         self._high = self._high + 1 if surprise > self._threshold else 0
-        same = [np.array_equal(other.values, latent.values) for other in list(self._latents)[:-1]]
-        seen_before = bool(same) and same[-1]
-        self._frozen = seen_before and (self._frozen or (all(same) and surprise > self._threshold))
+        self._frozen = self._shows(latent, 2) and (self._frozen or self._stuck(latent))
         self._belief = Belief(
             stamp=latent.stamp,
             evidence=latent.stamp,
@@ -158,15 +157,36 @@ class BeliefTracker:
         return newest is not None and stamp < newest - self._max_gap_ns
 
     def _surprise(self) -> float:
-        if len(self._latents) < (self._latents.maxlen or 0):
+        if len(self._latents) <= self._block:
             return float("nan")
-        stamps = [latent.stamp for latent in self._latents]
-        block = [self._actions.hold(a, b) for a, b in pairwise(stamps)]
-        if any(action is None or not np.isfinite(action).all() for action in block):
+        block = self._applied(list(self._latents))
+        if block is None:
             return float("nan")
-        return self._model.surprise(
-            self._latents[0].values, np.array(block, np.float64), self._latents[-1].values
-        )
+        return self._model.surprise(self._latents[0].values, block, self._latents[-1].values)
+
+    def _stuck(self, latent: Latent) -> bool:
+        """Tell whether the latent stays the same though the actions, the last going on, should change it."""
+        k = self._block
+        count = max(k, min(k + 1, 3))  # one picture twice is no proof
+        if not self._shows(latent, count):
+            return False
+        block = self._applied(list(self._latents)[-count:])
+        if block is None:
+            return False
+        block = np.concatenate([block, block[-1:]])[:k]
+        return self._model.surprise(latent.values, block, latent.values) > self._threshold
+
+    def _shows(self, latent: Latent, count: int) -> bool:
+        """Tell whether as many latents, the newest ones, are the very same."""
+        newest = list(self._latents)[-count:]
+        return len(newest) == count and all(np.array_equal(one.values, latent.values) for one in newest)
+
+    def _applied(self, latents: list[Latent]) -> NDArray[np.float64] | None:
+        """Return the actions between latents, shape (len - 1, A); None if one is unknown or not finite."""
+        actions = [self._actions.hold(a.stamp, b.stamp) for a, b in pairwise(latents)]
+        if any(action is None or not np.isfinite(action).all() for action in actions):
+            return None
+        return np.array(actions, np.float64)
 
     def _check(self, latent: Latent) -> None:
         if latent.model != self._model.id:
