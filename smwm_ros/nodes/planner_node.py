@@ -94,7 +94,7 @@ class PlannerNode(ModelNode):
 
     def start(self) -> None:
         """Wait for goals."""
-        self._worker = Worker[None]("planner", lambda _: self._plan())
+        self._worker = Worker[None]("planner", self._work)
         for pursuer in self._pursuers:
             pursuer.start()
 
@@ -136,15 +136,22 @@ class PlannerNode(ModelNode):
             self._due[due.pursuer.number] = due
         self._worker.offer(None)
 
-    def _plan(self) -> None:
-        """Plan for all robots that are due; the worker's thread."""
+    def _work(self, _: None) -> None:
+        """Plan for all robots that are due; the worker's thread, which must live on whatever happens."""
         with self._lock:
             waiting, self._due = [due for due in self._due.values() if due.pursuer.pursues(due.task)], {}
             changed, self._changed = self._changed, None
-        if changed is not None:
-            self._replanner.change(changed)
-        if not waiting:
-            return
+        try:
+            if changed is not None:
+                self._replanner.change(changed)
+            if waiting:
+                self._plan(waiting)
+        except Exception as error:  # such as no memory for the new settings
+            self.defect("planning", error)
+            for due in waiting:
+                due.pursuer.give_up(due.task, error)
+
+    def _plan(self, waiting: list[Due]) -> None:
         jobs = [Job(due.pursuer.number, due.task.pursuit, due.belief, due.pursuer.now()) for due in waiting]
         for due, made in zip(waiting, self._replanner.plan(jobs), strict=True):
             if isinstance(made, Exception):

@@ -12,7 +12,7 @@ import rclpy
 from rcl_interfaces.msg import ParameterType
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from robot import write_contract
+from robot import wait_for, write_contract
 from toy import ToyModel, ToyPlanner
 
 from smwm_ros.contract import load_contract
@@ -143,11 +143,32 @@ def test_what_belongs_together_changes_together_and_the_rest_is_refused(
             [Parameter(name, value=value) for name, value in new]
         ).successful
         assert taken == [], "between two plans, not during one"
-        node._plan()
+        node._work(None)
         assert (taken[0].samples, taken[0].iterations, taken[0].time_budget) == (16, 7, 0.02)
         assert (taken[0].cost, node.value("tolerance")) == ("final", 1.0)
-        node._plan()
+        node._work(None)
         assert len(taken) == 1
+
+
+def test_settings_that_cannot_be_taken_over_do_not_end_the_thread_that_plans(
+    contract: Callable[..., Path],
+) -> None:
+    """As for want of memory. Without the thread, every later goal would be given up as out of reach."""
+    taken: list[int] = []
+
+    class Full(ToyPlanner):
+        def change(self, config: PlannerConfig) -> None:
+            taken.append(config.samples)
+            if config.samples == 16:
+                raise MemoryError
+
+    with planner(contract(samples=32), make=Full) as node:
+        assert node.bring_up()
+        for samples in (16, 24):
+            assert node.set_parameters([Parameter("samples", value=samples)])[0].successful
+            node._worker.offer(None)
+            wait_for(lambda: samples in taken, "the change")  # noqa: B023
+        assert node.monitor.count("fault.exception") == 1
 
 
 @pytest.mark.parametrize(
