@@ -11,6 +11,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
+from visualization_msgs.msg import MarkerArray
 
 from smwm_ros import msg
 from smwm_ros.resources import find_contract, share_directory
@@ -23,6 +24,7 @@ TOPICS = {
     "/belief": msg.Belief,
     "/diagnostics": DiagnosticArray,
     "/emergency_stopped": Bool,
+    "/markers": MarkerArray,
     "/perception/image": Image,
     "/planner_status": msg.PlannerStatus,
 }
@@ -64,4 +66,4 @@ def test_the_topics_are_those_of_the_nodes(topic: str) -> None:
     """A topic that was renamed in the code; the camera's is the contract's."""
     if topic != "/camera/image_raw":
         sources = "".join(path.read_text(encoding="utf-8") for path in NODES.glob("*.py"))
-        assert re.search(rf'"/?{topic.strip("/")}"', sources)
+        assert re.search(rf'["}}]/?{topic.strip("/")}"', sources)

@@ -13,6 +13,7 @@ from smwm_ros.messages.commands import (
 )
 from smwm_ros.messages.images import decode_goal, decode_image, encode_image, image_type
 from smwm_ros.messages.joints import joint_positions
+from smwm_ros.messages.markers import markers_to_message
 from smwm_ros.messages.own import (
     applied_from_message,
     applied_to_message,
@@ -44,6 +45,7 @@ __all__ = [
     "joint_positions",
     "latent_from_message",
     "latent_to_message",
+    "markers_to_message",
     "plan_from_message",
     "plan_to_message",
     "to_duration",

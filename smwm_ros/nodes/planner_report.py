@@ -1,4 +1,4 @@
-"""What the planner node tells of itself: its latched status, and what plans took in its diagnostics."""
+"""What the planner node tells of itself: its latched status, markers, and what plans took in diagnostics."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Callable
 from smwm_ros import msg
 from smwm_ros.messages import header
 from smwm_ros.nodes.lifecycle import SmwmNode
+from smwm_ros.nodes.markers import Markers
 from smwm_ros.nodes.qos import LATCHED
+from smwm_ros.runtime.belief import Belief
 from smwm_ros.runtime.goal import Outcome, Pursuit
 from smwm_ros.runtime.replanning import TimedPlan
 
 
 class PlannerReport:
-    """Publishes a PlannerStatus whenever something changed. Its user takes care of threads."""
+    """Publishes PlannerStatus and markers whenever something changed. Its user takes care of threads."""
 
-    def __init__(self, node: SmwmNode, prefix: str, now: Callable[[], int]) -> None:
+    def __init__(self, node: SmwmNode, prefix: str, now: Callable[[], int], markers: Markers) -> None:
         """
         Make the publisher.
 
@@ -23,10 +25,12 @@ class PlannerReport:
             node: the planner.
             prefix: of the robot's names.
             now: gives ROS time in ns.
+            markers: of the robot.
         """
         self._node = node
         self._prefix = prefix
         self._now = now
+        self._markers = markers
         self._publisher = node.offer(msg.PlannerStatus, f"{prefix}planner_status", LATCHED)
         self._status = msg.PlannerStatus()
 
@@ -43,8 +47,8 @@ class PlannerReport:
         )
         self._publish()
 
-    def planned(self, pursuit: Pursuit, plan: TimedPlan) -> None:
-        """Tell of a new plan; a missed deadline is a counted fault."""
+    def planned(self, pursuit: Pursuit, belief: Belief, plan: TimedPlan) -> None:
+        """Tell of a new plan, made from a belief; a missed deadline is a counted fault."""
         result, status = plan.result, self._status
         status.distance = pursuit.distance
         status.cost = float(result.cost)
@@ -68,6 +72,7 @@ class PlannerReport:
             "delay_ticks": plan.delay,
         }
         self._node.monitor.show(**{f"{self._prefix}{key}": value for key, value in shown.items()})
+        self._markers.show(belief, plan, pursuit.goal)
 
     def end(self, outcome: Outcome, pursuit: Pursuit) -> None:
         """Tell how a goal ended."""
@@ -77,6 +82,11 @@ class PlannerReport:
         self._status.message = pursuit.message
         self._status.distance = pursuit.distance
         self._publish()
+        self._markers.clear()
+
+    def stop(self) -> None:
+        """Draw no more."""
+        self._markers.stop()
 
     def _publish(self) -> None:
         self._status.header = header(self._now())

@@ -21,6 +21,7 @@ from smwm_ros.models.checkpoint import Checkpoint
 from smwm_ros.nodes import goals
 from smwm_ros.nodes.goal_server import GoalServer
 from smwm_ros.nodes.lifecycle import SmwmNode
+from smwm_ros.nodes.markers import Markers
 from smwm_ros.nodes.planner_report import PlannerReport
 from smwm_ros.nodes.qos import NEWEST
 from smwm_ros.runtime.belief import Belief
@@ -89,7 +90,8 @@ class Pursuer:
         self._robots = robots
         self._due = due
         self._plans = node.offer(msg.Plan, f"{prefix}plan", NEWEST)
-        self._report = PlannerReport(node, prefix, self.now)
+        markers = Markers(node, prefix, robots.contract, robots.model, self.now)
+        self._report = PlannerReport(node, prefix, self.now, markers)
         node.listen(msg.Belief, f"{prefix}belief", self._on_belief, NEWEST)
         self._server = GoalServer(node, f"{prefix}reach_goal", self._read, self._begin, self._cancel)
         # Whose goal it is, plans and report are changed by both threads.
@@ -109,6 +111,7 @@ class Pursuer:
         """End the goal, which stops the robot."""
         if self._task is not None:
             self._end(self._task, Outcome.INTERNAL, "the planner was deactivated")
+        self._report.stop()
 
     def destroy(self) -> None:
         """Withdraw the action."""
@@ -144,7 +147,7 @@ class Pursuer:
             self._node.monitor.done(time.monotonic() - due.arrival)
             task.plans += 1
             task.pursuit.expect(cost)
-            self._report.planned(task.pursuit, made)
+            self._report.planned(task.pursuit, belief, made)
             task.handle.publish_feedback(
                 ReachGoal.Feedback(
                     distance=task.pursuit.distance,

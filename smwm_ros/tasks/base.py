@@ -175,6 +175,15 @@ class RobotTask(gymnasium.Env[Observation, NDArray[np.float64]]):
         return ()
 
     @property
+    def landmarks(self) -> tuple[str, ...]:
+        """Names of the points that show where the robot, and what it moves, is; none without a geometry."""
+        return ()
+
+    def places(self, state: ArrayLike) -> NDArray[np.float64]:
+        """Return where the landmarks are in any state (S,), in metres in the world's frame, shape (L, 3)."""
+        return np.zeros((0, 3))
+
+    @property
     def state_kinds(self) -> tuple[StateKind, ...]:
         """What each number of the state is; angles are in rad and may count turns."""
         positions: list[StateKind] = ["position"] * len(self.state_names)

@@ -39,6 +39,8 @@ class MujocoTask(RobotTask):
     """The model's camera that is the robot's."""
     thing: str | None = None
     """The body, if any, that the robot can move but that is no part of it."""
+    tip: str | None = None
+    """The site, or the body, that the robot does its work with."""
 
     def __init__(
         self,
@@ -115,6 +117,22 @@ class MujocoTask(RobotTask):
             return ()
         joints = np.flatnonzero(self.model.jnt_bodyid == self.model.body(self.thing).id)
         return tuple(self.state_names[joint] for joint in joints)
+
+    @property
+    @override
+    def landmarks(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.tip, self.thing) if name is not None)
+
+    @override
+    def places(self, state: ArrayLike) -> NDArray[np.float64]:
+        self._set_state(self._other, RobotTask.check_state(self, state))
+        mujoco.mj_kinematics(self.model, self._other)
+        sites = {self.model.site(number).name for number in range(self.model.nsite)}
+        places = [
+            (self._other.site(name) if name in sites else self._other.body(name)).xpos
+            for name in self.landmarks
+        ]
+        return np.reshape(places, (-1, 3))
 
     @property
     @override

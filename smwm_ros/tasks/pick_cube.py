@@ -57,6 +57,7 @@ class PickCube(MujocoTask):
     threshold = 0.04
     unit = "m"
     camera = "front"
+    tip = "grip"
     thing = "cube"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:

@@ -44,6 +44,7 @@ class PushT(MujocoTask):
 
     threshold = 0.02
     unit = "m"
+    tip = "pusher"
     thing = "block"
 
     def __init__(

@@ -32,6 +32,7 @@ class Reacher(MujocoTask):
 
     threshold = 0.1
     unit = "rad"
+    tip = "fingertip"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:
         """

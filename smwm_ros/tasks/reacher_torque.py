@@ -34,6 +34,7 @@ class ReacherTorque(MujocoTask):
 
     threshold = 0.05
     unit = "rad"
+    tip = "finger"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:
         """

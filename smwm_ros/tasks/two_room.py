@@ -39,6 +39,7 @@ class TwoRoom(MujocoTask):
 
     threshold = 2.0 * 4.5 / 64
     unit = "m"
+    tip = "base"
 
     def __init__(self, contract: Contract | None = None, *, distractors: bool = False) -> None:
         """

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import information
+from visualization_msgs.msg import Marker, MarkerArray
 
 from smwm_ros.errors import DataError, StackError
 from smwm_ros.evaluation.pairs import draw_pairs
@@ -31,6 +32,7 @@ from smwm_ros.nodes.latency import measure_latency
 from smwm_ros.nodes.qos import EVERY
 from smwm_ros.nodes.ros_eval import run_pair
 from smwm_ros.planning.config import PlannerConfig
+from smwm_ros.planning.planners import planner_config
 from smwm_ros.resources import find_contract
 from smwm_ros.stack.description import describe
 from smwm_ros.stack.supervisor import Supervisor
@@ -166,6 +168,22 @@ def test_latency_is_measured_of_every_node(robot: RobotClient):
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]  # type: ignore[operator]
     assert figures["actions"] > 10  # type: ignore[operator]
     assert {"perception", "world_model", "planner", "action"} <= set(figures["per_node"])  # type: ignore[call-overload]
+
+
+def test_markers_show_path_and_goal_while_a_goal_is_pursued(robot: RobotClient):
+    """They come some seconds after the first look, as places have to be learned, and go with the goal."""
+    shown: list[MarkerArray] = []
+    robot.listen(MarkerArray, "markers", shown.append, EVERY)
+    robot.reset(seed=1)
+    goal = robot.send_goal(goal_image(2), tolerance=0.0, time_limit=60.0)
+    robot.wait_until(lambda: bool(shown), 30, "markers")
+    markers = {marker.ns: marker for marker in shown[-1].markers}
+    assert {"path", "goal"} <= markers.keys()
+    assert len(markers["path"].points) == planner_config(CONTRACT, {}).horizon + 1
+    assert {marker.text for marker in shown[-1].markers} == {"", "fingertip"}
+    robot.cancel(goal)
+    robot.wait_until(lambda: len(shown[-1].markers) == 1, 10, "the markers' end")
+    assert shown[-1].markers[0].action == Marker.DELETEALL
 
 
 def test_a_checkpoint_of_another_robot_ends_the_stack_with_its_reason(checkpoint: str, tmp_path: Path):
