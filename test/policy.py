@@ -28,17 +28,17 @@ class Policy:
         self.root = ElementTree.fromstring(text)
         self.rules: dict[str, dict[str, set[str]]] = {}
         for enclave in self.root.iter("enclave"):
-            (profile,) = enclave.iter("profile")
-            ns, node = profile.attrib["ns"].rstrip("/"), profile.attrib["node"]
             rules = self.rules.setdefault(enclave.attrib["path"].rpartition("/")[2], {})
-            for block in profile:
-                for expression in block:
-                    name = (expression.text or "").replace("~", f"{ns}/{node}")
-                    full = name if name.startswith("/") else f"{ns}/{name}"
-                    for verb, qualifier in block.attrib.items():
-                        assert qualifier == "ALLOW"
-                        for what, names in _spell_out(verb, full).items():
-                            rules.setdefault(what, set()).update(names)
+            for profile in enclave.iter("profile"):
+                ns, node = profile.attrib["ns"].rstrip("/"), profile.attrib["node"]
+                for block in profile:
+                    for expression in block:
+                        name = (expression.text or "").replace("~", f"{ns}/{node}")
+                        full = name if name.startswith("/") else f"{ns}/{name}"
+                        for verb, qualifier in block.attrib.items():
+                            assert qualifier == "ALLOW"
+                            for what, names in _spell_out(verb, full).items():
+                                rules.setdefault(what, set()).update(names)
 
     def allows(self, enclave: str, verb: str, name: str) -> bool:
         """Tell whether an enclave may do something; what is not allowed is denied."""

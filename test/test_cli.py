@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import typer
 
-from smwm_ros.cli import demo, doctor, environment, main
+from smwm_ros.cli import demo, environment, main
 from smwm_ros.cli.goal import read_picture, render
 from smwm_ros.cli.output import show_result
 from smwm_ros.cli.up import split_setting
@@ -235,21 +235,6 @@ def test_a_run_of_its_own_gets_a_domain_of_its_own():
     chosen = {"ROS_DOMAIN_ID": "0", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
     environment.isolate(chosen)
     assert chosen == {"ROS_DOMAIN_ID": "0", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
-
-
-def test_doctor_goes_on_after_a_failed_check(tmp_path: Path, monkeypatch, capsys):
-    """The second fault is found together with the first."""
-    monkeypatch.setattr(doctor, "check_ros", lambda: "fine")
-    (tmp_path / "bad.yaml").write_text("name: x")
-    with pytest.raises(typer.Exit) as ended:
-        doctor.doctor(robot=str(tmp_path / "bad.yaml"), checkpoint=None, as_json=True)
-    assert ended.value.exit_code == 1
-    result = json.loads(capsys.readouterr().out)
-    assert result["ok"] is False
-    assert result["checks"]["ROS 2"] == {"level": "ok", "found": "fine", "expected": "", "mend": ""}
-    assert result["checks"]["contract"]["level"] == "fault"
-    assert "bad.yaml: action: missing" in result["checks"]["contract"]["found"]
-    assert result["checks"]["torch"]["level"] == "ok"
 
 
 def test_goal_pictures_keep_their_colours(tmp_path: Path):

@@ -1,11 +1,12 @@
 """
 The SROS2 policy: who may command the robot.
 
-That it covers what the nodes do is shown in ros/test_two_robots.py.
+That it covers what the nodes do is shown in ros/test_two_robots.py and ros/test_enclaves.py.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -14,6 +15,7 @@ from policy import FILE, Policy
 from smwm_ros.resources import find_contract
 from smwm_ros.stack.description import load_stack_file
 
+NODES = Path(__file__).parents[1] / "smwm_ros" / "nodes"
 COMMAND = find_contract("reacher").action.topic
 
 
@@ -40,10 +42,12 @@ def test_only_planner_and_explorer_may_plan():
     )
 
 
-def test_every_node_of_the_stacks_has_an_enclave():
+def test_every_node_has_an_enclave():
     """One without could not start at all where security is enforced."""
     enclaves = {enclave.attrib["path"] for enclave in Policy().root.iter("enclave")}
-    assert {f"/smwm/{entry.name}" for entry in load_stack_file().nodes} <= enclaves
+    executables = {path.stem.removesuffix("_node") for path in NODES.glob("*_node.py")}
+    assert {entry.name for entry in load_stack_file().nodes} <= executables
+    assert {f"/smwm/{name}" for name in executables} <= enclaves
 
 
 def test_topics_are_those_of_the_shipped_contract():
@@ -51,7 +55,8 @@ def test_topics_are_those_of_the_shipped_contract():
     observation, policy = find_contract("reacher").observation, Policy()
     streams = (observation.image, observation.depth, observation.camera_info, observation.joints)
     for stream in streams:
-        assert stream is None or policy.allows("sim", "publish", f"/{stream.topic}")
+        for source in ("sim", "player"):
+            assert stream is None or policy.allows(source, "publish", f"/{stream.topic}")
     assert policy.allows("sim", "subscribe", f"/{COMMAND}")
 
 

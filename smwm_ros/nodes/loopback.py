@@ -14,9 +14,12 @@ from smwm_ros.nodes.guest import Guest
 TIMEOUT = 5.0
 
 
-def check_middleware() -> str:
+def check_middleware(namespace: str = "") -> str:
     """
     Send a message to oneself through the middleware.
+
+    Args:
+        namespace: of the robot: where this node may be, if there is an SROS2 policy.
 
     Returns:
         What works, for people.
@@ -25,7 +28,7 @@ def check_middleware() -> str:
         StackError: the message did not come back.
     """
     came: list[String] = []
-    with Guest("smwm_doctor") as guest:
+    with Guest("smwm_doctor", namespace) as guest:
         guest.node.create_subscription(String, "~/loopback", came.append, 1)
         publisher = guest.node.create_publisher(String, "~/loopback", 1)
         domain = guest.node.context.get_domain_id()
@@ -36,7 +39,7 @@ def check_middleware() -> str:
     if not came:
         raise StackError(
             f"a message sent to oneself through {get_rmw_implementation_identifier()} did not come back "
-            f"within {TIMEOUT:.0f} s. Is the network up (`lo` at least), and multicast allowed on it?"
+            f"within {TIMEOUT:.0f} s"
         )
     return f"{get_rmw_implementation_identifier()}, domain {domain}"
 
@@ -46,11 +49,8 @@ def check_messages() -> str:
     Import the package's own messages.
 
     Raises:
-        StackError: they are not built.
+        ImportError: they are not built.
     """
-    try:
-        for kind in ("msg", "srv", "action"):
-            importlib.import_module(f"smwm_ros.{kind}")
-    except ImportError as error:
-        raise StackError(f"{error}. Build them: 'pip install -e .' or 'colcon build'.") from error
+    for kind in ("msg", "srv", "action"):
+        importlib.import_module(f"smwm_ros.{kind}")
     return "built"

@@ -21,6 +21,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from smwm_ros.cli import doctor
+from smwm_ros.cli.installation import Check
 from smwm_ros.messages import command_type, encode_command, encode_image, to_time
 from smwm_ros.nodes import qos
 from smwm_ros.resources import find_contract
@@ -137,10 +138,8 @@ def test_a_wrong_type_and_an_unsuited_quality_of_service_are_found(capsys, monke
         sense(node, compressed=True)
         node.create_subscription(JointState, "joint_states", lambda message: None, qos.sensor("reliable"))
 
-    for check in ("check_ros", "check_messages", "check_torch"):
-        monkeypatch.setattr(doctor, check, lambda: "fine")
-    for check in ("check_rendering", "check_checkpoint"):
-        monkeypatch.setattr(doctor, check, lambda *arguments: "fine")
+    checks = tuple(Check(name, lambda: "fine") for name in ("ROS 2", "messages", "contract"))
+    monkeypatch.setattr(doctor, "installation_checks", lambda *arguments: checks)
     with driver("deaf", drive), pytest.raises(typer.Exit) as ended:
         doctor.doctor(robot="reacher", checkpoint=None, namespace="deaf", seconds=1.0, as_json=True)
     assert ended.value.exit_code == 1

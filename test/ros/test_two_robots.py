@@ -33,6 +33,7 @@ SHARED = ("/diagnostics", "/rosout", "/parameter_events")
 """Topics that all robots have in common."""
 NODES = 5
 OBSERVERS = {"smwm_client", "smwm_doctor"}
+"""What they may do: test_enclaves.py."""
 CONFIG = PlannerConfig(samples=32, iterations=2)
 
 
