@@ -323,6 +323,15 @@ class Contract(Settings):
         return self
 
     @property
+    def commanded_joints(self) -> tuple[str, ...]:
+        """The joints whose positions an action is, by dimension; none if it is not, or senses none."""
+        sensed = () if self.observation.joints is None else self.observation.joints.names
+        dimensions = self.action.dimensions
+        positions = all(".positions[" in dimension.field for dimension in dimensions)
+        names = tuple(dimension.name for dimension in dimensions)
+        return names if positions and set(names) <= set(sensed) else ()
+
+    @property
     def period(self) -> float:
         """Seconds in one control tick."""
         return 1.0 / self.rate

@@ -61,9 +61,16 @@ class Robot:
     gate: Any
     now: int = START
     steady: float = 5.0
+    grain: int = 1
+    """How far apart the times are that /clock tells, in ns."""
+
+    @property
+    def told(self) -> int:
+        """ROS time as the gate sees it."""
+        return self.now - self.now % self.grain
 
     def give(self, plan: Plan) -> Command | None:
-        return self.gate.accept(plan, self.now, self.steady)
+        return self.gate.accept(plan, self.told, self.steady)
 
     def plays(self, plan: Plan) -> Command:
         """Give a plan of which an action must go out at once."""
@@ -82,10 +89,10 @@ class Robot:
     def sense(self, elbow: float, *, age: float = 0.0) -> None:
         """Let a joint state arrive that is so many seconds old."""
         stamp = self.now - round(age * SECOND)
-        self.gate.sense({"shoulder": 0.0, "elbow": elbow}, stamp, self.now, self.steady)
+        self.gate.sense({"shoulder": 0.0, "elbow": elbow}, stamp, self.told, self.steady)
 
     def step(self) -> Command | None:
-        return self.gate.step(self.now, self.steady)
+        return self.gate.step(self.told, self.steady)
 
     def wait(self, seconds: float, *, clock: float = 1.0) -> list[tuple[float, Command]]:
         """Let steady time pass, ROS time `clock` times as fast; return what was sent, and when."""

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from smwm_ros.cli.bench_gate import bench_gate
-from smwm_ros.cli.gate_sessions import Session
+from smwm_ros.cli.gate_checker import Checker, Sent
+from smwm_ros.cli.gate_sessions import TRAJECTORY, Session
 from smwm_ros.contract import Contract
+from smwm_ros.resources import find_contract
 from smwm_ros.runtime.gate import Gate
 from smwm_ros.runtime.limiter import Limiter
 
@@ -62,6 +65,18 @@ class LateBraking(Limiter):
             joint.braking *= 5
 
 
+class GenerousLater(Limiter):
+    """Allows a hundredth more change than the contract, but only in a trajectory's further points."""
+
+    def after(self, targets: NDArray[np.float64]) -> NDArray[np.float64]:
+        period = self._period
+        self._period *= 1.01
+        try:
+            return super().after(targets)
+        finally:
+            self._period = period
+
+
 @pytest.mark.parametrize(
     ("broken", "noticed"),
     [
@@ -69,6 +84,7 @@ class LateBraking(Limiter):
         (GenerousChange, "change limit"),
         (NoPositionLimit, "position limit"),
         (LateBraking, "position limit"),
+        (GenerousLater, "change limit"),
     ],
 )
 def test_a_broken_limiter_is_noticed(broken: type[Limiter], noticed: str) -> None:
@@ -77,6 +93,34 @@ def test_a_broken_limiter_is_noticed(broken: type[Limiter], noticed: str) -> Non
     assert result["by_kind"][noticed] == result["violations"] > 0
     assert noticed in result["examples"][0]
     assert "seed 0, session" in result["examples"][0]
+
+
+@pytest.mark.parametrize(
+    ("later", "safe", "noticed"),
+    [
+        ([[0.5, 0.0], [0.9, 0.0]], False, []),
+        ([], True, []),
+        ([[0.5, 0.0], [1.0, 0.0]], False, ["change limit"]),
+        ([[0.1, -0.45], [0.1, -0.9]], False, ["value limit"]),
+        ([[0.7, 0.0]], False, ["change limit"]),
+        ([[0.1, 0.0]] * 3, False, ["not an action"]),
+        ([[0.1]], False, ["not an action"]),
+        ([[np.nan, 0.0]], False, ["not an action"]),
+        ([[0.1, 0.0]], True, ["after the safe action"]),
+    ],
+)
+def test_further_points_are_judged_from_the_command_on(
+    later: list[list[float]], safe: bool, noticed: list[str]
+) -> None:
+    """Pins the judge, row by row: values, changes in a period, how many, and none after the safe action."""
+    reacher = find_contract("reacher")
+    limits = {"low": -0.8, "high": 1.0, "max_change": 9.0}  # 0.45 in a period
+    dimensions = tuple(d.model_copy(update=limits) for d in reacher.action.dimensions)
+    action = reacher.action.model_copy(update={"type": TRAJECTORY, "points": 3, "dimensions": dimensions})
+    checker = Checker(reacher.model_copy(update={"action": action}), np.zeros(2))
+    rows = np.array(later) if later else np.zeros((0, 2))
+    checker.take(Sent(np.array([0.1, 0.0]), 10**9, safe=safe, stopped=False, later=rows))
+    assert [fault.partition(":")[0] for fault in checker.faults] == noticed
 
 
 def test_a_gate_that_forgets_its_emergency_stop_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +134,7 @@ def test_a_gate_that_forgets_its_emergency_stop_is_noticed(monkeypatch: pytest.M
 
 
 def _accept_all(self, plan, now, steady):  # type: ignore[no-untyped-def]
-    flaw = plan.stops or plan.flaw(self._contract, self._model) or self._timing_flaw(plan, now)
+    flaw = plan.stops or plan.flaw(self._contract, self._model) or self._timing_flaw(plan, now, steady)
     return None if flaw else self._take(plan, now, steady)
 
 
@@ -100,4 +144,5 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert first["plans"] == 500
     assert first["violations"] == 0
     assert first["commands"] > first["safe"] > 0
+    assert first["later"] > 0
     assert set(first["interventions"]) >= {"change limit", "emergency stop"}

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from gating import PERIOD, REACHER, SECOND, START, Robot, firsts, plan, reasons, slow
+from gating import PERIOD, REACHER, SECOND, START, Robot, firsts, limited, plan, reasons, slow
 
 from smwm_ros.runtime.lock_step import LockStepGate
 from smwm_ros.runtime.plan import Plan
@@ -90,6 +90,20 @@ def test_nothing_planned_is_in_force_later_than_timeout_and_a_period_after_its_i
     assert 0.1 - old < first_safe - 5.0 <= 0.25 + 0.05 - old * clock
 
 
+@pytest.mark.parametrize("timeout", [0.01, 0.025, 0.05, 0.1, 0.25, 0.6])
+def test_no_timeout_is_too_short_to_be_kept(timeout: float) -> None:
+    """Pins the same for timeouts below two periods, and for plans that wait for the next one when too old."""
+    for late in np.linspace(0, 0.2, 23):
+        for old in np.linspace(0, timeout, 23):
+            robot = Robot(RealTimeGate(slow(timeout=timeout)), now=START + round(late * SECOND))
+            given = robot.give(
+                plan(*[(1.0, 1.0)] * 10, execute=5, stamp=START, evidence=START - round(old * SECOND))
+            )
+            if given is not None and not given.safe:
+                first_safe = next(t for t, c in robot.wait(1.5) if c.safe)
+                assert old + late + first_safe - 5.0 <= timeout + 5 * 0.05
+
+
 def test_plan_without_reserve_holds_its_last_action_until_too_old() -> None:
     robot = Robot(RealTimeGate(REACHER))
     robot.give(plan((0.5, 0.5)))
@@ -116,6 +130,58 @@ def test_plan_from_the_near_future_waits_for_its_time() -> None:
     sent = robot.wait(0.13)
     assert firsts(sent) == [0.1, 0.2, -1.0]
     assert sent[-1][0] == pytest.approx(5.12)
+
+
+def test_every_plan_of_a_planner_that_is_ahead_is_played() -> None:
+    """Pins latency compensation by more than the time between two plans: none takes another's turn."""
+    robot = Robot(RealTimeGate(slow(max_change=100.0)))
+    sent = []
+    for number in range(20):
+        ahead = plan((0.1 * number, 0.0), stamp=robot.now + 3 * PERIOD, evidence=robot.now, sequence=number)
+        assert robot.give(ahead) is None
+        sent += robot.wait(0.05)
+    played = [command for _, command in sent if not command.safe]
+    assert firsts(sent)[-len(played) :] == [round(0.1 * number, 6) for number in range(17)]
+    np.testing.assert_allclose([t for t, c in sent if not c.safe], 5.0 + 0.05 * np.arange(3, 20), atol=2e-4)
+
+
+def test_newer_plan_replaces_those_that_would_begin_later() -> None:
+    """Pins that a planner which gets faster is not held up by its own plans from before."""
+    robot = Robot(RealTimeGate(slow(max_change=100.0)))
+    for sequence, (value, ticks) in enumerate([(0.1, 1), (0.2, 2), (0.3, 3), (0.4, 2)]):
+        robot.give(plan(*[(value, 0.0)] * 4, stamp=START + ticks * PERIOD, sequence=sequence, execute=1))
+    assert firsts(robot.wait(0.24))[-4:] == [0.1, 0.4, 0.4, 0.4]
+    robot.give(plan((0.5, 0.0), stamp=robot.now + PERIOD, sequence=8))
+    robot.plays(plan(*[(0.6, 0.0)] * 4, stamp=robot.now, sequence=9))
+    assert set(firsts(robot.wait(0.19))) == {0.6}
+
+
+def test_a_burst_of_plans_ahead_is_bounded() -> None:
+    """Pins that the earliest ones keep their turn, and the newest is the last."""
+    robot = Robot(RealTimeGate(slow(max_change=1e6)))
+    for number in range(1, 201):
+        early = plan((number / 100, 0.0), stamp=START + number * 1_000_000, sequence=number)
+        assert robot.give(early) is None
+    values = firsts([(t, c) for t, c in robot.wait(0.21) if not c.safe])
+    assert sorted(set(values)) == [0.01, 0.02, 0.03, 0.04, 0.05, 2.0]
+    assert values == sorted(values)
+
+
+def test_a_clock_at_rest_is_not_watched_without_end() -> None:
+    """Pins that a plan which is nearly due costs no processor, and yet begins on time when time goes on."""
+    robot = Robot(RealTimeGate(REACHER))
+    robot.wait(0.02)
+    robot.give(plan((1.0, 0.0), stamp=robot.now + 50_000, execute=1))
+    times = 0
+    while robot.gate.wake < 5.1:
+        robot.steady, times = robot.gate.wake, times + 1
+        assert (command := robot.step()) is None or command.safe
+    assert times < 100
+    for early in (1e-6, 50e-6, 2e-3):
+        robot = Robot(RealTimeGate(REACHER))
+        robot.wait(0.26)
+        robot.give(plan((1.0, 0.0), stamp=START + 260_000_000 + round(early * SECOND)))
+        assert next(t for t, c in robot.wait(0.1) if not c.safe) <= 5.26 + max(early, 1e-4) + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -196,6 +262,70 @@ def test_frozen_clock_cannot_stop_the_watchdog(execute: int) -> None:
     assert robot.gate.counts["clock stands still"] == 1
 
 
+def test_plan_that_is_sent_again_does_not_outlive_a_frozen_clock() -> None:
+    """Pins that the clock itself is watched: what comes meanwhile is no sign that it goes."""
+    robot = Robot(RealTimeGate(REACHER))
+    planned = []
+    for sequence in range(100):
+        given = robot.give(plan(*[(1.0, 1.0)] * 10, execute=5, sequence=sequence))
+        sent = [(robot.steady, given)] if given else []
+        sent += robot.wait(0.05, clock=0.0)
+        assert len(sent) <= 2, "no burst of commands"
+        planned += [t for t, c in sent if not c.safe]
+    assert max(planned) - 5.0 < REACHER.action.timeout
+    robot.wait(0.05)
+    robot.plays(plan((1.0, 1.0), stamp=robot.now, sequence=100))
+
+
+def test_plan_that_creeps_on_is_not_played() -> None:
+    """Pins the same for a clock at a hundredth of its speed: most of the time the safe action goes out."""
+    robot = Robot(RealTimeGate(REACHER))
+    sent = []
+    for sequence in range(100):
+        given = robot.give(plan(*[(1.0, 1.0)] * 10, execute=5, sequence=sequence))
+        sent += [(robot.steady, given)] if given else []
+        sent += robot.wait(0.05, clock=0.01)
+    assert sum(not c.safe for _, c in sent) < 10
+
+
+def test_plan_that_waits_does_not_outlive_a_frozen_clock() -> None:
+    """Pins that nothing begins after a pause that was meant for before, whether something played or not."""
+    for first in ([], [plan((0.5, 0.5), sequence=0)]):
+        robot = Robot(RealTimeGate(REACHER))
+        for early in [*first, plan((1.0, 1.0), stamp=START + 2 * PERIOD)]:
+            robot.give(early)
+        robot.wait(1.0, clock=0.0)
+        assert robot.gate.counts["clock stands still"] == 1
+        assert all(c.safe for _, c in robot.wait(0.3))
+
+
+@pytest.mark.parametrize("execute", [1, 2, 5, 30])
+def test_clock_that_stops_in_the_middle_prolongs_nothing(execute: int) -> None:
+    """Pins the time to the safe action from the image, and from the stop, wherever in a plan time stops."""
+    timeout = REACHER.action.timeout
+    for stop in np.arange(0, 0.6, 0.003):
+        robot = Robot(RealTimeGate(REACHER))
+        robot.give(plan(*[(1.0, 1.0)] * 30, execute=execute))
+        sent = robot.wait(stop) + robot.wait(2.0, clock=0.0)
+        first_safe = next(t for t, c in sent if c.safe) - 5.0
+        assert first_safe <= timeout + execute * 0.05
+        assert first_safe <= stop + timeout + 0.05
+
+
+@pytest.mark.parametrize("grain", [0.001, 0.01, 0.1])
+def test_coarse_clock_is_no_clock_at_rest(grain: float) -> None:
+    """Pins a /clock of 10 Hz under a robot of 20: plans are played, those that waited, too."""
+    robot = Robot(RealTimeGate(REACHER), grain=round(grain * SECOND))
+    robot.wait(0.1)
+    sent = []
+    for number in range(10):
+        stamp = robot.told + (number % 2) * 2 * PERIOD
+        given = robot.give(plan(*[(1.0, 1.0)] * 10, execute=5, stamp=stamp, sequence=number))
+        sent += [(robot.steady, given)] if given else []
+        sent += robot.wait(0.25)
+    assert reasons(sent) == {""}
+
+
 @pytest.mark.parametrize("clock", [0.5, 2.0])
 def test_clock_faster_or_slower_than_real_time(clock: float) -> None:
     """Pins that actions follow ROS time: each sent twice at half speed, every other one at double."""
@@ -240,7 +370,8 @@ def test_change_is_limited_by_the_time_since_the_last_command_and_by_one_period(
     robot.now += 5_000_000
     assert robot.plays(plan((2.0, 0.0), sequence=2)).values[0] == pytest.approx(0.5 + 10.0 * 0.005)
     robot.steady += 3.0
-    assert robot.plays(plan((2.0, 0.0), sequence=3)).values[0] == pytest.approx(0.55 + 0.5)
+    robot.jump(3.0)
+    assert robot.plays(plan((2.0, 0.0), stamp=robot.now, sequence=3)).values[0] == pytest.approx(0.55 + 0.5)
 
 
 def test_way_to_the_safe_action_obeys_the_limits_too() -> None:
@@ -341,6 +472,16 @@ def test_lock_step_change_is_limited_by_ros_time() -> None:
     robot.give(plan(*[(2.0, 0.0)] * 4))
     values = [float(robot.gate.step(START + i * PERIOD, 5.0 + 1e-4 * i).values[0]) for i in (1, 2, 3)]  # type: ignore[union-attr]
     np.testing.assert_allclose(values, [1.0, 1.5, 2.0])
+
+
+def test_lock_step_late_joint_state_is_as_old_as_its_stamp_says() -> None:
+    """Pins that its age is not counted twice: 0.15 s are within a timeout of 0.25 s."""
+    robot = Robot(LockStepGate(limited()))
+    robot.sense(0.0, age=0.15)
+    robot.plays(RAMP)
+    robot.sense(0.0, age=0.25)
+    robot.now += PERIOD
+    assert reasons([(robot.steady, robot.step())]) == {"old joint states"}  # type: ignore[list-item]
 
 
 def test_lock_step_repeats_its_command_while_the_clock_stays() -> None:

@@ -119,8 +119,8 @@ def test_ages_of_joint_states_count_in_both_directions() -> None:
 def test_a_frozen_clock_cannot_make_joint_states_young() -> None:
     """Pins that their age goes on in steady time when ROS time stands still."""
     robot = Robot(RealTimeGate(limited()))
-    robot.sense(0.0)
-    robot.wait(1.0, clock=0.0)
+    robot.sense(0.0, age=0.1)
+    robot.wait(0.16, clock=0.0)  # less than a clock must rest to stand still
     assert robot.stops(UP).reason == "old joint states"
 
 
@@ -201,3 +201,53 @@ def test_a_simulator_in_lock_step_begins_at_rest_after_a_reset() -> None:
         robot.step()
     robot.now += 2 * REACHER.max_gap_ns
     assert robot.plays(plan((-2.0, 0.0), stamp=robot.now, sequence=2)).values[0] == -0.5
+
+
+def positioned(safe: str | tuple[float, float] = "hold") -> Contract:
+    """A robot whose commands are positions of its joints, a trajectory of one point."""
+    shoulder, elbow = (
+        d.model_copy(update={"field": f"points[0].positions[{index}]", "max_change": 1.0})
+        for index, d in enumerate(REACHER.action.dimensions)
+    )
+    update = {"type": "trajectory_msgs/msg/JointTrajectory", "dimensions": (shoulder, elbow), "safe": safe}
+    return REACHER.model_copy(update={"action": REACHER.action.model_copy(update=update)})
+
+
+@pytest.mark.parametrize("safe", ["hold", (0.5, 0.5)])
+def test_a_robot_commanded_by_positions_begins_where_it_is(safe: str | tuple[float, float]) -> None:
+    """Pins that neither the safe action nor the first plan makes it jump from its pose."""
+    robot = Robot(RealTimeGate(positioned(safe)))
+    assert robot.wait(1.0) == []
+    assert robot.give(plan((2.0, 2.0), stamp=robot.now)) is None
+    assert robot.gate.counts["no joint states"] == 1
+    robot.sense(1.5)
+    robot.wait(REACHER.period)
+    step = 1.0 * REACHER.period + 1e-9
+    command = robot.plays(plan((2.0, 2.0), stamp=robot.now, sequence=2))
+    assert command.values[1] == pytest.approx(1.5, abs=2 * step)
+    assert command.values[0] == pytest.approx(0.0, abs=2 * step)
+
+
+@pytest.mark.parametrize(("sensed", "age"), [(float("nan"), 0.0), (1.5, 0.3)])
+def test_a_joint_state_that_is_no_good_tells_no_pose(sensed: float, age: float) -> None:
+    robot = Robot(RealTimeGate(positioned()))
+    robot.sense(sensed, age=age)
+    assert robot.give(plan((2.0, 2.0), stamp=robot.now)) is None
+    assert robot.gate.counts["no joint states"] == 1
+
+
+def test_only_positions_of_sensed_joints_need_a_pose() -> None:
+    contract = positioned((0.0, 0.0))
+    assert contract.commanded_joints == ("shoulder", "elbow")
+    blind = contract.observation.model_copy(update={"joints": None})
+    assert contract.model_copy(update={"observation": blind}).commanded_joints == ()
+    assert REACHER.commanded_joints == ()
+
+
+def test_after_a_reset_in_lock_step_it_begins_where_the_joints_are_then() -> None:
+    limiter = Limiter(positioned())
+    limiter.sense({"shoulder": 0.0, "elbow": 1.0}, START, START)
+    limiter.limit([0.0, 1.0], START)
+    limiter.sense({"shoulder": 0.2, "elbow": -1.0}, START + PERIOD, START + PERIOD)
+    limiter.rest()
+    assert limiter.safe(START + PERIOD).tolist() == [0.2, -1.0]  # type: ignore[union-attr]

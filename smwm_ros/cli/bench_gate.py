@@ -34,12 +34,12 @@ def bench_gate(
         progress: called with the plans done.
 
     Returns:
-        ``plans``, ``commands`` (sent), ``safe`` (of these, safe actions), ``sessions``, ``violations``,
-        ``by_kind`` (of violations), ``examples`` (the first few, in words), ``interventions`` (by reason),
-        ``seed``, ``seconds``.
+        ``plans``, ``commands`` (sent), ``safe`` (of these, safe actions), ``later`` (trajectories' further
+        points), ``sessions``, ``violations``, ``by_kind`` (of violations), ``examples`` (the first few, in
+        words), ``interventions`` (by reason), ``seed``, ``seconds``.
     """
     begin = time.monotonic()
-    plans = commands = safe = sessions = 0
+    plans = commands = safe = later = sessions = 0
     faults: Counter[str] = Counter()
     interventions: Counter[str] = Counter()
     examples: list[str] = []
@@ -52,12 +52,13 @@ def bench_gate(
                 examples.append(f"seed {seed}, session {sessions}, {session.what}: {fault}")
         interventions += session.interventions
         plans, commands, safe = plans + session.plans, commands + session.commands, safe + session.safe
-        sessions += 1
+        later, sessions = later + session.later, sessions + 1
         progress(plans)
     return {
         "plans": plans,
         "commands": commands,
         "safe": safe,
+        "later": later,
         "sessions": sessions,
         "violations": faults.total(),
         "by_kind": dict(faults),

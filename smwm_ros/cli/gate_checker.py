@@ -23,6 +23,8 @@ class Sent:
     safe: bool
     stopped: bool
     """While the emergency stop was latched."""
+    later: NDArray[np.float64] | None = None
+    """What is meant to follow, a period apart, shape (T, A): a trajectory's further points."""
 
 
 class Checker:
@@ -47,6 +49,7 @@ class Checker:
         self._period = contract.period
         self._low, self._high, self._change = action.low, action.high, action.max_change
         self._hold = action.safe == "hold"
+        self._points = action.points
         self._safe = action.safe_values
         self._ends = np.repeat([[-np.inf], [np.inf]], action.size, axis=1)
         for index, dimension in enumerate(action.dimensions):
@@ -91,7 +94,22 @@ class Checker:
             away = np.abs(values - rest) > np.abs(before - rest) + ROUNDING
             if not sent.safe or (known and away.any()):
                 self._complain("emergency stop", f"{before.tolist()} to {values.tolist()}")
+        if sent.later is not None:
+            self._look_ahead(sent, sent.later)
         self._last = sent
+
+    def _look_ahead(self, sent: Sent, later: NDArray[np.float64]) -> None:
+        """Judge what may follow a command: the controller goes on with it if no other one comes."""
+        if sent.safe and len(later):
+            self._complain("after the safe action", str(later.tolist()))
+        if later.shape[1:] != self._low.shape or len(later) >= self._points or not np.isfinite(later).all():
+            self._complain("not an action", f"later: {later.tolist()}")
+            return
+        if ((later < self._low) | (later > self._high)).any():
+            self._complain("value limit", f"later: {later.tolist()}")
+        rows = np.vstack([sent.values, later])
+        if (np.abs(np.diff(rows, axis=0)) > self._change * self._period + ROUNDING).any():
+            self._complain("change limit", f"later: {rows.tolist()}")
 
     def _elapsed(self, time: int) -> float:
         """Return the seconds that a change may have taken: one period at most, and after a new start."""

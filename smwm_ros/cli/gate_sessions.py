@@ -20,6 +20,8 @@ from smwm_ros.runtime.plan_gate import PlanGate
 from smwm_ros.runtime.real_time import RealTimeGate
 
 SECOND = 1_000_000_000
+Played = RealTimeGate | LockStepGate | PassGate
+ARRAY, TRAJECTORY = "std_msgs/msg/Float64MultiArray", "trajectory_msgs/msg/JointTrajectory"
 JUMPS = (-10 * SECOND, 10 * SECOND, -SECOND // 10, SECOND // 10)
 """Of ROS time."""
 SPEEDS = (1.0, 1.0, 1.0, 1.0, 0.5, 3.0, 0.0)
@@ -34,14 +36,16 @@ time goes slower than the robot's, so that the stamps do not tell all of it.
 
 
 def random_robot(rng: np.random.Generator) -> Contract:
-    """Draw a robot: number of dimensions, limits, rate, safe action, with joints that are limited or not."""
+    """Draw a robot: size, limits, rate, safe action; some with limited joints, or with several points."""
     size, rate = int(rng.integers(1, 4)), float(rng.choice([5.0, 20.0, 50.0, 200.0]))
-    limited = rng.random(size) < 0.5
+    points = int(rng.choice([1, 1, 1, 1, 2, 5]))
+    limited = rng.random(size) < (0.5 if points == 1 else 0.0)  # a contract allows only one of the two
+    field = "data[{}]" if points == 1 else "points[0].velocities[{}]"
     dimensions: list[dict[str, Any]] = []
     for index in range(size):
         high = float(rng.uniform(0.2, 3.0))
         dimension: dict[str, Any] = {
-            "field": f"data[{index}]",
+            "field": field.format(index),
             "name": f"joint_{index}",
             "unit": "rad/s",
             "low": float(-high * rng.uniform(0.0, 2.0)) if rng.random() < 0.5 else -high,
@@ -68,7 +72,8 @@ def random_robot(rng: np.random.Generator) -> Contract:
             },
             "action": {
                 "topic": "commands",
-                "type": "std_msgs/msg/Float64MultiArray",
+                "type": ARRAY if points == 1 else TRAJECTORY,
+                "points": points,
                 "timeout": float(rng.uniform(1.0, 8.0)) / rate,
                 "safe": safe if isinstance(safe, list) else str(safe),
                 "dimensions": dimensions,
@@ -89,18 +94,14 @@ class Session:
             make_limiter: of the gate; another one than the real one, to see whether that is noticed.
         """
         self.contract = random_robot(rng)
-        self.commands = self.safe = 0
+        self.commands = self.safe = self.later = 0
         self.plans = 0
         self.interventions: Counter[str] = Counter()
         self._rng = rng
         self._period = self.contract.period_ns
         self._limiter = make_limiter(self.contract)
-        kinds: tuple[type[RealTimeGate | LockStepGate | PassGate], ...] = (
-            RealTimeGate,
-            LockStepGate,
-            PassGate,
-        )
-        self._kind = kinds[rng.choice(3, p=(0.5, 0.25, 0.25))]
+        kind = rng.choice(3, p=(0.5, 0.25, 0.25))
+        self._kind: type[Played] = (RealTimeGate, LockStepGate, PassGate)[kind]
         self.gate = self._made()
         self._steady = int(rng.integers(1, 1000)) * SECOND
         self._now = int(rng.integers(20, 1000)) * SECOND
@@ -293,4 +294,5 @@ class Session:
         self.safe += command.safe
         time = command.stamp if self._lock_step else self._steady
         self._answered = command.stamp
-        self.checker.take(Sent(command.values, time, command.safe, self.gate.stopped))
+        self.later += 0 if command.later is None else len(command.later)
+        self.checker.take(Sent(command.values, time, command.safe, self.gate.stopped, command.later))

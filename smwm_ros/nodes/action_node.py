@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any
@@ -29,7 +30,7 @@ from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.parameters import CONTRACT, LOCK_STEP, SENSOR_RELIABILITY, Param
 from smwm_ros.nodes.process import prioritise, run
 from smwm_ros.nodes.qos import EVERY, LATCHED, NEWEST, sensor
-from smwm_ros.runtime.gate import EMERGENCY_STOP, RELEASED, STOPPED, Command, Gate
+from smwm_ros.runtime.gate import EMERGENCY_STOP, RELEASED, STOPPED, Command, Gate, time_to_rest
 from smwm_ros.runtime.limiter import Limiter
 from smwm_ros.runtime.lock_step import LockStepGate
 from smwm_ros.runtime.pass_gate import NO_COMMAND, PassGate
@@ -38,8 +39,9 @@ from smwm_ros.runtime.real_time import RealTimeGate
 
 EXPECTED = (NO_PLAN, NO_COMMAND, STOPPED, EMERGENCY_STOP, RELEASED)
 """Reasons for the safe action that are no fault."""
-SETTLE = 1.0
-"""Longest time, in s, that deactivation waits for the robot to reach its safe action."""
+SPARE = 3
+"""Control periods that the way to the safe action may take beyond what the limits of change need."""
+STARTED_STOPPED = "stopped from the start (start_stopped), as when it died and was started again"
 SAY = 5.0
 """Seconds between two log lines that plans are played."""
 
@@ -88,7 +90,7 @@ class ActionNode(SmwmNode):
     def __init__(self, name: str, **arguments: Any) -> None:
         """See :class:`SmwmNode`."""
         super().__init__(name, **arguments)
-        self._stopped = self.value("start_stopped")
+        self._stopped = STARTED_STOPPED if self.value("start_stopped") else ""  # why
         self._gate: Gate | None = None
         self._changed = threading.Condition()
 
@@ -121,7 +123,7 @@ class ActionNode(SmwmNode):
             self.listen(kind, "unsafe_command", self._on_command, NEWEST)
         else:
             self.listen(msg.Plan, "plan", self._on_plan, NEWEST)
-        if self._limiter.joints.names:
+        if self._limiter.needed:
             profile = sensor(self.value("sensor_reliability"))
             self.listen(JointState, contract.observation.joints.topic, self._on_joints, profile)
         # Not by ``serve``: they must be heard while the node is inactive, too.
@@ -131,6 +133,8 @@ class ActionNode(SmwmNode):
 
     def start(self) -> None:
         """Begin to play; without a plan, the safe action."""
+        if self._limiter.lost_while_silent:
+            self._limiter = Limiter(self._contract)
         if self.value("safety_only"):
             self._gate = PassGate(self._contract, self._limiter)
         else:
@@ -150,7 +154,7 @@ class ActionNode(SmwmNode):
             self._jumps = self.get_clock().create_jump_callback(threshold, post_callback=self._on_clock)
 
     def stop(self) -> None:
-        """Bring the robot to its safe action."""
+        """Bring the robot to its safe action, for as long as the limits of change make that take."""
         with self._changed:
             self._playing = False
             self._changed.notify()
@@ -159,10 +163,9 @@ class ActionNode(SmwmNode):
         if self._jumps is not None:
             self._jumps.unregister()
             return  # the simulator stands still anyway
-        end = time.monotonic() + SETTLE
-        while True:
+        for _ in range(math.ceil(time_to_rest(self._contract) * self._contract.rate) + SPARE):
             self._send(gate.stop(self._now(), time.monotonic()))
-            if gate.settled or time.monotonic() > end:
+            if gate.settled:
                 return
             time.sleep(self._contract.period)
 
@@ -176,7 +179,7 @@ class ActionNode(SmwmNode):
         self._counted, self._since = sent, now
         self.monitor.show(
             commands_hz=f"{rate:.2f}",
-            emergency_stopped=self._stopped,
+            emergency_stopped=bool(self._stopped),
             **{f"gate.{reason}": count for reason, count in dict(gate.counts).items()},
         )
 
@@ -223,7 +226,7 @@ class ActionNode(SmwmNode):
 
     def _on_emergency_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._changed:
-            self._stopped = True
+            self._stopped = EMERGENCY_STOP
             if self._gate is not None:
                 self._send(self._gate.emergency_stop(self._now(), time.monotonic()))
                 self._changed.notify()
@@ -236,16 +239,17 @@ class ActionNode(SmwmNode):
         with self._changed:
             response.success = True
             response.message = "released" if self._stopped else "there was no emergency stop"
-            self._stopped = False
+            self._stopped = ""
             if self._gate is not None:
                 self._gate.release(self._now())
         self._tell_state()
         return response
 
     def _tell_state(self) -> None:
-        self._states.publish(Bool(data=self._stopped))
+        self._states.publish(Bool(data=bool(self._stopped)))
         if self._stopped:
-            said = "emergency stop: the safe action goes out until the service release is called"
+            call = f"ros2 service call {self.resolve_service_name('release')} std_srvs/srv/Trigger"
+            said = f"{self._stopped}: only the safe action goes out until somebody releases the robot: {call}"
             self.monitor.stand(EMERGENCY_STOP, said, DiagnosticStatus.WARN)
             self.get_logger().warning(said)
         else:

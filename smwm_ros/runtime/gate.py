@@ -25,6 +25,15 @@ STOPPED = "stopped"
 RELEASED = "released"
 
 
+def time_to_rest(contract: Contract) -> float:
+    """Return the longest time, in s, that the way to the safe action takes within the limits of change."""
+    action = contract.action
+    if action.safe == "hold":
+        return 0.0
+    way = np.maximum(action.high - action.safe_values, action.safe_values - action.low)
+    return float((way / action.max_change).max())
+
+
 @dataclass(frozen=True, eq=False)
 class Command:
     """One action to send now."""
@@ -51,7 +60,8 @@ class Gate(ABC):
     it is refused too: a robot must not go on with what it was stopped from.
 
     Where the contract limits positions, commands need the joint states: while they are missing, or older
-    than the contract's timeout, the safe action goes out in place of what is wanted.
+    than the contract's timeout, the safe action goes out in place of what is wanted. Where commands are
+    positions themselves, none goes out before the first joint state: the robot begins where it is.
     """
 
     def __init__(self, contract: Contract, limiter: Limiter | None = None) -> None:
@@ -86,11 +96,12 @@ class Gate(ABC):
         return self._halt(reason, now, steady)
 
     def sense(self, positions: Mapping[str, float], stamp: int, now: int, steady: float) -> None:
-        """Take joint positions, by name, in rad or m; they matter only where the contract limits them."""
+        """Take joint positions, by name, in rad or m; of use where the contract limits or commands them."""
         if stamp > now + self._future_limit():
             self.counts["joint states from the future"] += 1
         else:
-            self._limiter.joints.sense(positions, self._measured(stamp, now, steady))
+            measured = self._measured(stamp, now, steady)
+            self._limiter.sense(positions, measured, self._time(now, steady))
 
     def emergency_stop(self, now: int, steady: float) -> Command | None:
         """Latch the stop; return what must be sent at once, if anything."""
@@ -127,7 +138,7 @@ class Gate(ABC):
 
     def _measured(self, stamp: int, now: int, steady: float) -> int:
         """Return when, in the same time, something was measured that arrives now."""
-        return self._time(stamp, steady) - max(0, now - stamp)
+        return min(self._time(stamp, steady), self._time(now, steady) - (now - stamp))
 
     def _future_limit(self) -> int:
         """Return how far in the future a stamp may lie, in ns."""
@@ -147,7 +158,7 @@ class Gate(ABC):
     ) -> Command | None:
         """Return the command for the first of some actions, shape (T, A), limited; the others may follow."""
         time = self._time(stamp, steady)
-        if flaw := self._limiter.joints.flaw(time):
+        if flaw := self._limiter.flaw(time):
             self.counts[flaw] += 1
             return self._safe(stamp, steady, flaw)
         values, reason = self._limiter.limit(rows[0].tolist(), time)

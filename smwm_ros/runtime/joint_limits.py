@@ -15,6 +15,7 @@ Control periods that a joint may go on before it begins to brake: one and a half
 is as long as a gate waits for the next plan, and as much again for commands that come late and joints that
 follow late.
 """
+NO_JOINT_STATES = "no joint states"
 
 
 @dataclass
@@ -77,7 +78,7 @@ class JointLimits:
         """Say why the joints cannot be kept within their limits now; empty if they can."""
         for joint in self._joints.values():
             if joint.measured is None:
-                return "no joint states"
+                return NO_JOINT_STATES
             if abs(time - joint.measured) >= self._timeout:
                 return "old joint states"
             if not math.isfinite(joint.position):

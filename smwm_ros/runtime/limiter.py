@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smwm_ros.contract import Contract
-from smwm_ros.runtime.joint_limits import JointLimits
+from smwm_ros.runtime.joint_limits import NO_JOINT_STATES, JointLimits
 
 SAME = 1e-9
 """Smaller differences are no intervention."""
@@ -21,7 +22,8 @@ class Limiter:
     The change is measured from the last command sent, over the time since then, but over one control
     period at most: after a silence the robot must not jump. Before the first command the robot is taken
     to rest at its safe action. Where that is ``hold`` nothing is known of it: no safe action can be made
-    yet, and the first command is limited in value only.
+    yet, and the first command is limited in value only. Where commands are positions of joints that are
+    sensed, nothing can be sent, not even the safe action, until it is known where the joints are.
 
     Where limits disagree, that of change is kept before that of position (a joint beyond its limit is
     slowed down as fast as the contract allows), and that of value before all.
@@ -38,9 +40,32 @@ class Limiter:
         self._period = contract.period
         self._kind = action.safe
         self._safe: list[float] | None = None if action.safe == "hold" else action.safe_values.tolist()
-        self._last = self._safe
+        self._commanded = contract.commanded_joints
+        self._found: dict[str, float] = {}
+        self._timeout = round(action.timeout * 1e9)
+        self._last = None if self._commanded else self._safe
         self.sent: int | None = None
         """When the last command was sent."""
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The joints whose positions are needed."""
+        return (*self.joints.names, *self._commanded)
+
+    def sense(self, positions: Mapping[str, float], measured: int, time: int) -> None:
+        """Take joint positions; arguments as of :meth:`JointLimits.sense`, and the time now."""
+        self.joints.sense(positions, measured)
+        if self._commanded and abs(time - measured) < self._timeout:
+            known = {name: positions[name] for name in self._commanded if name in positions}
+            self._found |= {name: position for name, position in known.items() if math.isfinite(position)}
+            if self._last is None:
+                self.rest()
+
+    def flaw(self, time: int) -> str:
+        """Say why nothing that is wanted can be sent now, as :class:`JointLimits` does; empty if it can."""
+        if self._commanded and self._last is None:
+            return NO_JOINT_STATES
+        return self.joints.flaw(time)
 
     def limit(self, target: Sequence[float], time: int) -> tuple[NDArray[np.float64], str]:
         """
@@ -78,21 +103,33 @@ class Limiter:
         Return the next command on the way to the safe action, shape (A,).
 
         The way there obeys the limits as well: a robot that must not be jerked must not be jerked
-        to a stop. None where the safe action is ``hold`` and nothing was sent that could be held.
+        to a stop. None where it is not known where the robot is: the safe action is ``hold`` and nothing
+        was sent that could be held, or commands are positions and the joints were not sensed.
         """
+        if self._last is None:
+            return None
         target = self._last if self._safe is None else self._safe
-        if self._kind == "decelerate" and self._last is not None:
+        if self._kind == "decelerate":
             target = self._shrunk(self._last, self._seconds(time))
-        return None if target is None else self.limit(target, time)[0]
+        return self.limit(target, time)[0]
 
     def rest(self) -> None:
-        """Take the robot to be at rest at its safe action, as before the first command."""
-        self._last = self._last if self._safe is None else self._safe
+        """Take the robot to be at rest, as at the beginning: at its safe action, or where its joints are."""
+        if self._commanded:
+            known = len(self._found) == len(self._commanded)
+            self._last = [self._found[name] for name in self._commanded] if known else None
+        elif self._safe is not None:
+            self._last = self._safe
+
+    @property
+    def lost_while_silent(self) -> bool:
+        """Whether the last command says nothing any more once the robot may have been moved by others."""
+        return self._safe is None or bool(self._commanded)
 
     @property
     def settled(self) -> bool:
         """Whether the last command is the safe action."""
-        return self._safe is None or self._last == self._safe
+        return self._safe is None or self._last in (None, self._safe)
 
     def _seconds(self, time: int) -> float:
         """Return over how long the next command may change. A clock that was turned back: a new start."""

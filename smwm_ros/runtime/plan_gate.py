@@ -51,7 +51,7 @@ class PlanGate(Gate):
         if plan.stops:
             self._note(plan, now)
             return self._halt(STOPPED, self._tick(plan, now), steady)
-        reason = plan.flaw(self._contract, self._model) or self._timing_flaw(plan, now)
+        reason = plan.flaw(self._contract, self._model) or self._timing_flaw(plan, now, steady)
         if reason in self.ignored:
             self.counts[reason] += 1
             return None
@@ -72,7 +72,7 @@ class PlanGate(Gate):
     def _end(self, plan: Plan) -> int:
         """Return the time from which the plan is too old, in ns."""
 
-    def _timing_flaw(self, plan: Plan, now: int) -> str:
+    def _timing_flaw(self, plan: Plan, now: int, steady: float) -> str:
         if max(plan.stamp, plan.evidence) > now + self._future_limit():
             return FROM_THE_FUTURE
         if self._before_release(plan.evidence or plan.stamp, now):

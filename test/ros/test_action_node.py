@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from std_srvs.srv import Trigger
 from smwm_ros.messages import to_time
 from smwm_ros.nodes import qos
 from smwm_ros.nodes.action_node import ActionNode
+from smwm_ros.stack.description import describe
+from smwm_ros.stack.restarts import RestartPolicy
+from smwm_ros.stack.supervisor import Supervisor
 
 SECOND = 1_000_000_000
 # Long enough that a busy machine does not run out of it between a plan and the next look.
@@ -50,6 +55,27 @@ def refuse(stage: Stage, reason: str, plans: int = 5) -> None:
         stage.settle(0.06)
     stage.spin(lambda: len(stage.messages) > seen + 1 and stage.reason == reason, f"safe action: {reason}")
     assert not any(any(message.data) for message in stage.messages[seen + 1 :])
+
+
+def dimensions(max_change: float) -> list[dict[str, Any]]:
+    """The reacher's two, which may change so fast."""
+    return [
+        {"field": f"data[{number}]", "name": name, "unit": "rad/s", "low": -2.0, "high": 2.0}
+        | {"max_change": max_change}
+        for number, name in enumerate(("shoulder", "elbow"))
+    ]
+
+
+def passing(stage: Stage) -> Callable[[], bool]:
+    """Return what sends a command to the gate, and tells whether one has passed."""
+    sender = stage.probe.create_publisher(Float64MultiArray, "unsafe_command", qos.NEWEST)
+
+    def passes() -> bool:
+        sender.publish(Float64MultiArray(data=[1.0, -0.5]))
+        stage.settle(0.05)
+        return bool(stage.messages) and stage.command == [1.0, -0.5]
+
+    return passes
 
 
 def stopped(stage: Stage) -> bool:
@@ -97,12 +123,57 @@ def test_emergency_stop_is_heard_while_inactive_and_outlasts_activation(stage: S
 
 
 def test_a_robot_can_start_stopped(stage: Stage) -> None:
-    """Pins a node that is started again after a crash: it does not forget that a human must agree."""
-    stage.start(ActionNode, start_stopped=True)
+    """Pins a node that is started again after a crash: it says why nothing moves, and what to do."""
+    node = stage.start(ActionNode, start_stopped=True)
     assert stopped(stage)
     refuse(stage, "emergency stop")
+    said = node.monitor.status("action").message
+    assert "died and was started again" in said
+    assert "ros2 service call /release std_srvs/srv/Trigger" in said
     stage.call(Trigger, "release")
     play(stage)
+
+
+def test_a_gate_that_was_killed_comes_back_stopped(stage: Stage, tmp_path: Path) -> None:
+    """Pins that an emergency stop outlives the process of the gate, with the one who starts it again."""
+    passes, soon = passing(stage), RestartPolicy(first=0.01)
+    gate = describe("guard", {"contract": str(stage.path)})
+    with Supervisor(gate, logs=tmp_path / "logs", restarts=soon) as stack:
+        stack.wait_ready()
+        stage.spin(passes, "a command to pass")
+        stage.call(Trigger, "emergency_stop")
+        os.kill(stack.processes["action"], signal.SIGKILL)
+        while not stack.finished("action"):
+            time.sleep(0.01)
+        stack.check()
+        while stack.finished("action"):
+            stack.check()
+        stack.wait_ready()
+        stage.settle(0.2)
+        seen = len(stage.messages)
+        stage.spin(lambda: passes() or len(stage.messages) > seen + 20, "safe actions")
+        assert not any(any(message.data) for message in stage.messages[seen:])
+        assert stopped(stage)
+        stage.call(Trigger, "release")
+        stage.spin(passes, "a command to pass after the release")
+
+
+def test_a_slow_robot_is_brought_to_rest_however_long_it_takes(tmp_path: Path) -> None:
+    """Pins the way to the safe action at the end: it was cut off after a second."""
+    path = tmp_path / "slow.yaml"
+    with Stage(write_contract(path, timeout=PATIENT, dimensions=dimensions(1.0)), path) as stage:
+        node = stage.start(ActionNode)
+
+        def moves() -> bool:
+            stage.plan(*[(2.0, -2.0)] * 40, stamp=time.time_ns())
+            stage.settle(0.05)
+            return bool(stage.messages) and stage.command[0] > 1.3
+
+        stage.spin(moves, "motion")
+        node.trigger_deactivate()
+        stage.spin(lambda: stage.command == [0.0, 0.0], "rest")
+        sent = np.array([message.data for message in stage.messages])
+        assert np.abs(np.diff(sent, axis=0)).max() <= 1.0 * stage.contract.period + 1e-9
 
 
 def test_commands_of_another_node_pass_the_same_gate(stage: Stage) -> None:
@@ -147,19 +218,9 @@ def test_safety_only_in_lock_step_is_refused(stage: Stage) -> None:
 def test_position_limits_need_joint_states(tmp_path: Path) -> None:
     """Pins the topic, the names and the two ways it can go wrong: none, and not readable."""
     path = tmp_path / "robot.yaml"
-    dimensions: list[dict[str, Any]] = [
-        {
-            "field": f"data[{number}]",
-            "name": name,
-            "unit": "rad/s",
-            "low": -2.0,
-            "high": 2.0,
-            "max_change": 40.0,
-        }
-        for number, name in enumerate(("shoulder", "elbow"))
-    ]
-    dimensions[1]["position"] = {"joint": "elbow", "low": -2.5, "high": 2.5}
-    with Stage(write_contract(path, timeout=PATIENT, dimensions=dimensions), path) as stage:
+    limited = dimensions(40.0)
+    limited[1]["position"] = {"joint": "elbow", "low": -2.5, "high": 2.5}
+    with Stage(write_contract(path, timeout=PATIENT, dimensions=limited), path) as stage:
         node = stage.start(ActionNode)
         refuse(stage, "no joint states")
         joints = stage.probe.create_publisher(JointState, "joint_states", qos.sensor_source("reliable"))
