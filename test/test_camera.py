@@ -14,6 +14,7 @@ from recordings import robot
 
 from smwm_ros.data.calibration import square_calibration
 from smwm_ros.errors import DataError
+from smwm_ros.nodes.perception_node import IMAGE_AGE, TIMEOUT
 from smwm_ros.resources import find_contract
 from smwm_ros.runtime.camera import FreezeDetector, age_fault
 
@@ -34,6 +35,14 @@ def test_ages_are_judged_in_both_directions(age: float, limit: float, kind: str)
 def test_without_a_clock_no_image_is_old() -> None:
     """Pins the beginning of a simulation: ROS time is zero until the first /clock."""
     assert age_fault(1000 * SECOND, 0, 0.25) == ""
+
+
+@pytest.mark.parametrize("age", [-0.5, -1e-9, -0.999])
+def test_ages_that_mean_nothing_are_refused(age: float) -> None:
+    """Pins that a negative age is not taken for one that every image exceeds: all would be dropped."""
+    assert f"image_age is {age}; expected -1.0" in (IMAGE_AGE.refusal(age) or "")
+    assert not any(IMAGE_AGE.refusal(right) for right in (TIMEOUT, -0.0, 0.0, 0.25))
+    assert "finite" in (IMAGE_AGE.refusal(float("nan")) or "")
 
 
 def data(number: int) -> Any:

@@ -94,6 +94,25 @@ def test_time_begins_with_the_first_belief_where_ros_time_is_unknown() -> None:
     assert pursuit.outcome is Outcome.TIME_LIMIT
 
 
+def test_without_ros_time_beliefs_of_any_age_are_planned_from() -> None:
+    """Pins use_sim_time without a /clock: nothing is known of ages; the gate is the one that refuses."""
+    pursuit = pursue(now=0)
+    assert [pursuit.observe(belief(tick), 0, 0.05 * tick) for tick in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "outcome"), [(0.9, None), (1.1, Outcome.NO_PROGRESS), (2.6, Outcome.TIME_LIMIT)]
+)
+def test_a_clock_that_jumps_forward_counts_as_time_that_has_passed(
+    seconds: float, outcome: Outcome | None
+) -> None:
+    """Pins that it ends the goal where that is more than the goal has left, and else costs one plan."""
+    pursuit = pursue(replan=5)
+    assert observe(pursuit, belief(0))
+    planned = observe(pursuit, belief(seconds * 1e9 / PERIOD, observations=1))
+    assert (planned, pursuit.outcome) == (outcome is None, outcome)
+
+
 def test_goal_reached_on_the_last_tick_counts() -> None:
     pursuit = pursue()
     observe(pursuit, belief(50, 0.1))

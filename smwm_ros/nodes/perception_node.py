@@ -19,7 +19,7 @@ from smwm_ros.errors import DataError, SmwmError
 from smwm_ros.messages import applied_from_message, from_time, image_type, latent_to_message
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import SENSOR_RELIABILITY, Param
-from smwm_ros.nodes.process import run
+from smwm_ros.nodes.process import end_if_device_lost, run
 from smwm_ros.nodes.qos import EVERY, NEWEST, sensor
 from smwm_ros.runtime.belief import Latent
 from smwm_ros.runtime.camera import FreezeDetector, age_fault
@@ -28,14 +28,29 @@ from smwm_ros.runtime.worker import Worker
 
 TIMEOUT = -1.0
 """As a largest age: the contract's action timeout, after which nothing that rests on the image is played."""
-IMAGE_AGE = Param(
+
+
+class AgeParam(Param):
+    """A largest age: of what is negative, only ``TIMEOUT`` means anything."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See :class:`Param`."""
+        if isinstance(value, float) and TIMEOUT < value < 0:
+            return (
+                f"parameter {self.name} is {value}; expected {TIMEOUT} (the contract's action timeout), 0.0 "
+                "(any age), or the seconds by which an image's stamp may differ from the clock"
+            )
+        return super().refusal(value)
+
+
+IMAGE_AGE = AgeParam(
     name="image_age",
     default=TIMEOUT,
     low=TIMEOUT,
     high=3600.0,
     unit="s",
-    description="By how much an image's stamp may differ from the clock, either way; -1: by the contract's "
-    "action timeout, 0: by anything.",
+    description="By how much an image's stamp may differ from the clock, either way; -1 (no other negative "
+    "number): by the contract's action timeout, 0: by anything.",
 )
 FROZEN_IMAGES = Param(
     name="frozen_images",
@@ -189,7 +204,8 @@ class PerceptionNode(ModelNode):
         else:
             self._frames.append(image)
         self._newest = None
-        values = self._encoder.encode(self._frames)
+        with end_if_device_lost(self):
+            values = self._encoder.encode(self._frames)
         if not np.isfinite(values).all():
             self.fault("dropped.latent", "the encoder's output is not finite; the checkpoint may be damaged")
             return None

@@ -14,11 +14,12 @@ from smwm_ros.nodes import goals
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import LOCK_STEP
 from smwm_ros.nodes.planner_parameters import LATENCY, ROBOTS, SEED, namespaces, settings_of
-from smwm_ros.nodes.process import run
+from smwm_ros.nodes.process import end_if_device_lost, run
 from smwm_ros.nodes.pursuer import Due, Pursuer, Robots
 from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.planners import make_planner, planner_config, require
 from smwm_ros.planning.protocol import FleetPlanner
+from smwm_ros.runtime.encoder import device_lost
 from smwm_ros.runtime.replanning import Job, Latency, Replanner
 from smwm_ros.runtime.worker import Worker
 
@@ -142,10 +143,11 @@ class PlannerNode(ModelNode):
             waiting, self._due = [due for due in self._due.values() if due.pursuer.pursues(due.task)], {}
             changed, self._changed = self._changed, None
         try:
-            if changed is not None:
-                self._replanner.change(changed)
-            if waiting:
-                self._plan(waiting)
+            with end_if_device_lost(self):
+                if changed is not None:
+                    self._replanner.change(changed)
+                if waiting:
+                    self._plan(waiting)
         except Exception as error:  # such as no memory for the new settings
             self.defect("planning", error)
             for due in waiting:
@@ -155,6 +157,8 @@ class PlannerNode(ModelNode):
         jobs = [Job(due.pursuer.number, due.task.pursuit, due.belief, due.pursuer.now()) for due in waiting]
         for due, made in zip(waiting, self._replanner.plan(jobs), strict=True):
             if isinstance(made, Exception):
+                if device_lost(made):
+                    raise made
                 due.pursuer.give_up(due.task, made)
             else:
                 due.pursuer.deliver(due, made)

@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import rclpy
@@ -20,12 +22,20 @@ from rclpy.utilities import get_rmw_implementation_identifier
 
 from smwm_ros.errors import SmwmError
 from smwm_ros.nodes.lifecycle import SmwmNode
+from smwm_ros.runtime.encoder import device_lost
 from smwm_ros.stack.notify import notify_failed, notify_ready
 from smwm_ros.stack.transport import no_shared_memory
 
 LAST_WORD = Duration(seconds=1)
 """How long a node that could not start waits until its diagnostics have arrived."""
 
+TOGETHER = 3.0
+"""
+Seconds after the first signal in which others mean no more than that one. One wish to end often brings
+several: systemd signals every process of a service, and `smwm up` or launch, signalled too, its nodes once
+more; that a terminal is gone is told by the kernel and by the shell. Whoever insists does so later: launch
+after 5 s, `smwm up` after 6 s.
+"""
 
 SWITCH = 1e-4
 """
@@ -41,8 +51,10 @@ def run(make_node: Callable[[], SmwmNode], *, images: bool = False) -> None:
     It shares memory with other processes only if it exchanges camera ``images``, which are many bytes:
     whoever shares it can be held up by a process that was stopped or killed.
 
-    SIGINT and SIGTERM end the process with exit code 0 after the node's ``stop`` and ``tear_down``
-    have run; a second one ends it at once. The exit code is 1 if the node could not start.
+    SIGINT, SIGTERM and SIGHUP (the terminal is gone; not under nohup) end the process with exit code 0
+    after the node's ``stop`` and ``tear_down`` have run. Any more within ``TOGETHER`` of the first are
+    ignored; a later one ends the process at once. Without a signal, the exit code is that of ``finish``, or 1
+    if the node could not start.
     """
     faulthandler.enable()
     sys.setswitchinterval(SWITCH)
@@ -55,15 +67,20 @@ def run(make_node: Callable[[], SmwmNode], *, images: bool = False) -> None:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno())
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, lambda *_: None)
 
     def wait_for_signals() -> None:
         # Nothing comes once the process has ended meanwhile.
         if reader.recv(1):
+            first = time.monotonic()
             signalled.set_result(0)
-            if second := reader.recv(1):
-                os._exit(128 + second[0])
+            while another := reader.recv(1):
+                if time.monotonic() - first > TOGETHER:
+                    os._exit(128 + another[0])
 
     threading.Thread(target=wait_for_signals, name="signals", daemon=True).start()
     code = _spin(make_node, signalled)
@@ -92,6 +109,23 @@ def prioritise(priority: int) -> str:
         except OSError as error:
             return str(error)
     return ""
+
+
+@contextmanager
+def end_if_device_lost(node: SmwmNode) -> Iterator[None]:
+    """
+    End the process with exit code 1 where what runs in this context finds that the GPU has failed.
+
+    CUDA does nothing more for this process then, but may for a new one, which `smwm up` or launch starts.
+    The exception goes on to whoever calls. Any thread may use it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if device_lost(error):
+            node.get_logger().error(f"the GPU has failed, so this process ends; start a new one: {error}")
+            node.finish(1)
+        raise
 
 
 def _work(node: SmwmNode, executor: SingleThreadedExecutor) -> None:

@@ -14,7 +14,7 @@ from smwm_ros.errors import DataError
 from smwm_ros.messages import applied_from_message, belief_to_message, from_time, latent_from_message
 from smwm_ros.nodes.modelled import ModelNode
 from smwm_ros.nodes.parameters import Param
-from smwm_ros.nodes.process import run
+from smwm_ros.nodes.process import end_if_device_lost, run
 from smwm_ros.nodes.qos import EVERY, NEWEST
 from smwm_ros.runtime.belief import BeliefTracker
 from smwm_ros.srv import Predict
@@ -43,7 +43,8 @@ class WorldModelNode(ModelNode):
             low=1,
             unit="control ticks",
             dynamic=True,
-            description="Time for which the surprise must be high until it is flagged.",
+            description="Time for which the surprise must be high until it is flagged. A picture that stays "
+            "exactly the same for a model step, although a change was foreseen, is flagged at once.",
         ),
     )
 
@@ -93,7 +94,8 @@ class WorldModelNode(ModelNode):
         while (applied := self._applied.handle.take_message(msg.AppliedAction, False)) is not None:
             self._on_applied(applied[0])
         try:
-            belief, anew = self._tracker.observe(latent_from_message(message))
+            with end_if_device_lost(self):
+                belief, anew = self._tracker.observe(latent_from_message(message))
         except DataError as error:
             self.fault("dropped.latent", str(error))
             return
@@ -125,10 +127,11 @@ class WorldModelNode(ModelNode):
         ):
             if values.size != np.prod(shape) or not np.isfinite(values).all():
                 raise DataError(f"{what}: {values.size} numbers, expected finite ones of shape {shape}")
-        futures = model.predict(
-            latents.reshape(batch, -1),
-            actions.reshape(batch, horizon, contract.block, contract.action.size),
-        )
+        with end_if_device_lost(self):
+            futures = model.predict(
+                latents.reshape(batch, -1),
+                actions.reshape(batch, horizon, contract.block, contract.action.size),
+            )
         response.success = True
         response.futures = array("f", futures.astype(np.float32).tobytes())
         return response

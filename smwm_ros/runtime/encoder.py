@@ -58,9 +58,21 @@ class Encoder:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Tell whether an exception says that the device's memory is used up."""
-    torch = _torch()
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+    """Tell whether an exception says that the device's memory is used up, in the words of torch or CUDA."""
+    kinds = getattr(_torch(), "OutOfMemoryError", ())
+    return isinstance(error, kinds) or str(error).startswith("CUDA error: out of memory")
+
+
+def device_lost(error: Exception) -> bool:
+    """
+    Tell whether an exception says that the GPU has failed, and not merely that its memory is used up.
+
+    After most such errors (an illegal memory access, a failed assertion, a fault of the hardware) CUDA
+    refuses all that the process asks for, until it ends. Older torch raises a RuntimeError for them.
+    """
+    kinds = getattr(_torch(), "AcceleratorError", ())
+    failed = isinstance(error, kinds) or str(error).startswith("CUDA error: ")
+    return failed and not out_of_memory(error)
 
 
 def _torch() -> Any:

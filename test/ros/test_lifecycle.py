@@ -27,6 +27,7 @@ from std_msgs.msg import Float64, String
 from toy import ToyModel, ToyPlanner
 
 from smwm_ros.errors import ConfigError, DataError
+from smwm_ros.msg import Latent
 from smwm_ros.nodes import modelled
 from smwm_ros.nodes.lifecycle import SmwmNode
 from smwm_ros.nodes.modelled import ModelNode
@@ -35,9 +36,28 @@ from smwm_ros.nodes.planner_node import PlannerNode
 from smwm_ros.nodes.qos import NEWEST
 from smwm_ros.nodes.rounds import run_rounds
 from smwm_ros.nodes.world_model_node import WorldModelNode
+from smwm_ros.srv import Predict
 
 SHUTDOWNS = {("shutdown", state): f"{state}_shutdown" for state in ("unconfigured", "inactive", "active")}
 TOY = str(Path(__file__).with_name("toy.py"))
+SLOW = """
+import sys, time
+from smwm_ros.nodes import process
+from smwm_ros.nodes.lifecycle import SmwmNode
+
+class Slow(SmwmNode):
+    def start(self):
+        print("started", flush=True)
+
+    def stop(self):
+        print("stopping", flush=True)
+        time.sleep(float(sys.argv[1]))
+        print("stopped", flush=True)
+
+process.TOGETHER = float(sys.argv[2])
+process.run(lambda: Slow("slow"))
+"""
+"""A node that takes its time to stop; told how long, and how long signals count as one."""
 
 
 class Fragile(SmwmNode):
@@ -305,7 +325,7 @@ def test_a_request_that_rclpy_chokes_on_does_not_end_the_process() -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_process_in_good_order(number: signal.Signals) -> None:
     """Pins Ctrl-C: exit code 0, no traceback, and the robot's safe action as the last word."""
     command = [sys.executable, TOY, "action", "--ros-args", "-p", "contract:=config/robots/reacher.yaml"]
@@ -317,3 +337,78 @@ def test_signal_ends_the_process_in_good_order(number: signal.Signals) -> None:
     assert process.returncode == 0
     assert "safe action: stopped" in told
     assert "Traceback" not in told
+
+
+def end_slowly(*numbers: signal.Signals, stop: float, together: float) -> tuple[int, str]:
+    """Send a slow node one signal and, while it stops, the others; return its exit code and last words."""
+    command = [sys.executable, "-c", SLOW, str(stop), str(together)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(numbers[0])
+        assert process.stdout.readline() == "stopping\n"
+        for number in numbers[1:]:
+            process.send_signal(number)
+        told = process.stdout.read()
+    return process.returncode, told
+
+
+def test_signals_that_come_together_count_as_one() -> None:
+    """Pins an end under systemd (each process is signalled, nodes twice) and of a terminal (SIGHUP twice)."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP)
+    assert end_slowly(*numbers, stop=1.0, together=60.0) == (0, "stopped\n")
+
+
+def test_a_later_signal_ends_the_process_at_once() -> None:
+    """Pins that who insists, as `smwm up` does, need not wait for a node that does not come to its end."""
+    assert end_slowly(signal.SIGINT, signal.SIGTERM, stop=60.0, together=0.0) == (128 + signal.SIGTERM, "")
+
+
+def test_under_nohup_the_end_of_the_terminal_is_ignored() -> None:
+    """Pins that SIGHUP is not the first signal there, which would make the next one end it at once."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
+    try:
+        command = [sys.executable, "-c", SLOW, "0.5", "0.0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=20)
+    assert (process.returncode, told) == (0, "stopping\nstopped\n")
+
+
+@pytest.mark.parametrize("use", ["observe", "predict"])
+def test_a_lost_gpu_ends_the_process_of_the_world_model(
+    use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pins that it does not go on for ever with a GPU that refuses all it asks for."""
+    contract = write_contract(tmp_path / "robot.yaml")
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    parameters = (f"contract:={tmp_path / 'robot.yaml'}", "checkpoint:=toy")
+    rclpy.init(args=["--ros-args", *(text for one in parameters for text in ("-p", one))])
+    try:
+        node = WorldModelNode("tested", load=lambda *_: ToyModel(contract))
+        assert node.bring_up()
+        latent = Latent(model="toy", values=[0.0] * 2)
+        actions = [0.0] * contract.block * contract.action.size
+        request = Predict.Request(batch=1, horizon=1, latents=latent.values, actions=actions)
+        assert node._on_predict(request, Predict.Response()).success
+        monkeypatch.setattr(node._model, "predict", fail)
+        monkeypatch.setattr(node._tracker, "observe", fail)
+        calls = {
+            "observe": lambda: node._on_latent(latent),
+            "predict": lambda: node._on_predict(request, Predict.Response()),
+        }
+        with pytest.raises(RuntimeError, match="illegal"):
+            calls[use]()
+        assert node.finished.result() == 1
+        node.shut_down()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()

@@ -1,4 +1,4 @@
-"""Perception alone, with cameras that misbehave and a model that runs out of memory."""
+"""Perception alone, with cameras that misbehave, a model that runs out of memory, and a GPU that fails."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from sensor_msgs.msg import CameraInfo, Image
 from smwm_ros import msg
 from smwm_ros.contract import Contract
 from smwm_ros.data.images import enlarge, picture
+from smwm_ros.errors import ConfigError
 from smwm_ros.messages import encode_image, from_time
 from smwm_ros.nodes import qos
 from smwm_ros.nodes.perception_node import PerceptionNode
 
+ACCELERATOR_ERROR = getattr(torch, "AcceleratorError", RuntimeError)
+"""What torch 2.8 and later raise for errors of CUDA."""
 FROZEN = 2
 OBSERVATION = {
     "image": {
@@ -46,11 +49,12 @@ class Scarce(toy.ToyModel):
     def __init__(self, contract: Contract) -> None:
         super().__init__(contract)
         self.lacking = 0
+        self.error: Exception = torch.OutOfMemoryError("tried to allocate more than there is")
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self.lacking:
             self.lacking -= 1
-            raise torch.OutOfMemoryError("tried to allocate more than there is")
+            raise self.error
         return super().encode(images)
 
 
@@ -128,10 +132,13 @@ def lens(tmp_path: Path) -> Iterator[Lens]:
     context.try_shutdown()
 
 
-def test_once_out_of_memory_costs_nothing(lens: Lens) -> None:
+@pytest.mark.parametrize("cuda", [False, True])
+def test_once_out_of_memory_costs_nothing(lens: Lens, cuda: bool) -> None:
     """Pins the one retry, after what the allocator kept was freed: the same image still becomes a latent."""
     lens.see(1.0)
     lens.model.lacking = 1
+    if cuda:
+        lens.model.error = ACCELERATOR_ERROR("CUDA error: out of memory\nCUDA kernel errors might be ...")
     assert lens.see(2.0).values[0] == pytest.approx(2.0, abs=1e-3)
     lens.node.report()
     values = {item.key: item.value for item in lens.node.monitor.status("perception").values}
@@ -150,6 +157,26 @@ def test_without_memory_the_node_says_so_and_lets_go(lens: Lens) -> None:
     assert lens.node.bring_up()
     lens.until(lens.images.get_subscription_count, "perception to listen again")
     lens.see(3.0)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ACCELERATOR_ERROR])
+def test_a_lost_gpu_ends_the_process(
+    lens: Lens, kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Pins that it does not go on for ever with a GPU that refuses all it asks for."""
+    lens.see(1.0)
+    lens.model.lacking = 1
+    lens.model.error = kind("CUDA error: an illegal memory access was encountered")
+    lens.send(2.0)
+    lens.until(lens.node.finished.done, "the end")
+    assert lens.node.finished.result() == 1
+    assert "the GPU has failed" in capfd.readouterr().err
+
+    def refuse() -> None:
+        raise lens.model.error
+
+    monkeypatch.setattr(lens.node, "release", refuse)
+    lens.node.shut_down()  # memory cannot be given back either, but that must not hold up the end
 
 
 def test_any_other_failure_of_the_model_is_counted_and_survived(
@@ -181,6 +208,19 @@ def test_a_frozen_camera_gives_no_latents_until_its_picture_changes(lens: Lens) 
     assert from_time(lens.latents[-1].header.stamp) == lens.stamp - 2 * lens.contract.period_ns
     lens.see(1.5)
     assert len(lens.latents) == seen + 1
+
+
+def test_an_age_that_means_nothing_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Pins that the refusal of the parameter, with its reason, keeps the node from starting."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        with pytest.raises(ConfigError, match=r"image_age is -0\.5; expected -1\.0"):
+            PerceptionNode(
+                "perception", context=context, parameter_overrides=[Parameter("image_age", value=-0.5)]
+            )
+    finally:
+        context.try_shutdown()
 
 
 def test_what_the_encoder_sees_is_shown_with_its_calibration(lens: Lens) -> None:
