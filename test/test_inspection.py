@@ -19,6 +19,7 @@ STACKS = {
     "sim": ("sim", "perception", "world_model", "planner", "action"),
     "robot": ("perception", "world_model", "planner", "action"),
     "perceive": ("perception", "world_model"),
+    "guard": ("action",),
 }
 IMAGE, JOINTS, COMMAND = (
     "sensor_msgs/msg/Image",
@@ -70,6 +71,23 @@ def test_a_healthy_robot_has_no_findings():
     assert {finding.level for finding in found.values()} == {Level.ok}
     assert found["nodes"].found == "the robot stack: action, perception, planner, world_model"
     assert found["camera rate"].found == "20 Hz by the stamps"
+
+
+def test_a_gate_alone_is_a_stack_only_if_it_takes_other_nodes_commands():
+    """Else a robot that has lost its planner and all the rest would look healthy."""
+    alone: dict[str, Any] = {
+        "nodes": ("/action", "/driver"),
+        "states": {"/action": "active"},
+        "reports": {"/action": Report(0, "ok")},
+        "images": (),
+        "joints": (),
+    }
+    lost = examine(robot(**alone))["nodes"]
+    assert (lost.level, "perception" in lost.found) == (Level.fault, True)
+    teleop = Topic((Endpoint("/teleop", COMMAND),), (Endpoint("/action", COMMAND),))
+    found = examine(robot(**alone, topics={COMMANDS: robot().topics[COMMANDS], "/unsafe_command": teleop}))
+    assert found["nodes"].found == "the guard stack: action"
+    assert {finding.level for finding in found.values()} == {Level.ok}, "it needs no camera"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Stack(str, Enum):
     record = "record"
     explore = "explore"
     perceive = "perceive"
+    guard = "guard"
 
 
 def up(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -19,6 +21,7 @@ from smwm_ros.stack.description import (
     parse_settings,
 )
 from smwm_ros.stack.restarts import RestartPolicy
+from smwm_ros.stack.supervisor import GRACE
 
 RESPAWN_DELAY = 2.0
 """Seconds."""
@@ -39,7 +42,8 @@ def launch_description(stack: StackName) -> LaunchDescription:
         settings = [
             (name, text) for name, text in given if text and (name in source.arguments or "." in name)
         ]
-        return [_node(spec) for spec in describe(stack, *parse_settings(settings))]
+        enter = _entrance(context)
+        return [_node(spec, enter, count(1)) for spec in describe(stack, *parse_settings(settings))]
 
     return LaunchDescription(
         [
@@ -52,12 +56,37 @@ def launch_description(stack: StackName) -> LaunchDescription:
     )
 
 
-def _node(spec: ProcessSpec) -> Node:
-    final = Shutdown(reason=f"{spec.name} ended")
-    ends = count(1)
+def _entrance(context: LaunchContext) -> Callable[[LaunchContext], None]:
+    """Return what brings back the namespace, the remaps and so on of the group that a launch file is in."""
+    configurations, environment = dict(context.launch_configurations), dict(context.environment)
 
-    def on_exit(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-        return final if next(ends) > RestartPolicy.most else None
+    def enter(context: LaunchContext) -> None:
+        context.launch_configurations.update(configurations)
+        context.environment.update(environment)
+
+    return enter
+
+
+def _node(spec: ProcessSpec, enter: Callable[[LaunchContext], None], ends: Iterator[int]) -> Node:
+    """
+    Return a node that is started again when it ends.
+
+    Args:
+        spec: the process.
+        enter: brings back the group that it belongs to.
+        ends: counts its ends.
+    """
+    final = Shutdown(reason=f"{spec.name} ended")
+    # launch's own way starts the same command again, and cannot tell it anything else.
+    respawn = spec.restart and not spec.again
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> Shutdown | TimerAction | None:
+        if next(ends) > RestartPolicy.most:
+            return final
+        if respawn or context.is_shutdown:
+            return None
+        again = GroupAction([OpaqueFunction(function=enter), _node(spec.after_death(), enter, ends)])
+        return TimerAction(period=RESPAWN_DELAY, actions=[again])
 
     return Node(
         package="smwm_ros",
@@ -72,8 +101,9 @@ def _node(spec: ProcessSpec) -> Node:
         ros_arguments=["--enclave", spec.enclave] if spec.enclave else None,
         additional_env=dict(spec.environment),
         output="screen",
-        respawn=spec.restart,
+        respawn=respawn,
         respawn_delay=RESPAWN_DELAY,
         respawn_max_retries=RestartPolicy.most,
         on_exit=on_exit if spec.restart else final,
+        sigterm_timeout=LaunchConfiguration("sigterm_timeout", default=str(GRACE[0][1] + spec.settling)),
     )

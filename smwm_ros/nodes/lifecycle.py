@@ -105,9 +105,9 @@ class SmwmNode(GuardedNode):
             self.trigger_shutdown()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Run ``set_up``; undo all if that fails."""
+        """Run ``set_up``; undo all if that fails. A parameter that the node does not have is refused."""
         self.configured = True
-        result = self._attempt("configure", self.set_up)
+        result = self._attempt("configure", self._set_up)
         if result == SUCCESS:
             self.monitor.clear("transition")
         elif result == FAILURE:
@@ -164,6 +164,10 @@ class SmwmNode(GuardedNode):
     def _failed(self, why: str) -> None:
         self.failure = why
         self.monitor.stand("transition", why)
+
+    def _set_up(self) -> None:
+        self.declared.refuse_unknown()  # only now has each constructor declared its own
+        self.set_up()
 
     def _stop(self, what: str) -> bool:
         self.active = False

@@ -7,6 +7,7 @@ and the tables of docs/nodes.md are written from it.
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -163,6 +164,27 @@ class Parameters:
                 raise ConfigError(
                     f"{self._node.get_fully_qualified_name()}: {error}. {param.description}"
                 ) from error
+
+    def refuse_unknown(self) -> None:
+        """
+        Make sure that each parameter given at start is declared by now; rclpy drops others without a word.
+
+        Those of a topic's quality of service are declared with the topic, and are left out.
+
+        Raises:
+            ConfigError: one is not; names the nearest of those that are.
+        """
+        node, known = self._node, (*self.table, "use_sim_time")
+        flaws = []
+        for name in node._parameter_overrides:
+            if not (node.has_parameter(name) or name.startswith("qos_overrides.")):
+                near = difflib.get_close_matches(name, known, n=1)
+                flaws.append(f"unknown parameter {name}" + (f" (the nearest is {near[0]})" if near else ""))
+        if flaws:
+            raise ConfigError(
+                f"{node.get_fully_qualified_name()}: {', '.join(flaws)}. docs/nodes.md lists each node's, "
+                "`ros2 param list` those of one that runs; what a file has under /** reaches every node"
+            )
 
     def undeclare(self, names: Collection[str]) -> None:
         """Forget parameters, as those of topics that are gone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,10 +18,11 @@ from smwm_ros.contract import load_contract
 from smwm_ros.errors import CheckpointError, ConfigError
 from smwm_ros.models.identity import read_identity
 from smwm_ros.resources import checkpoint_path, contract_path, share_directory
+from smwm_ros.runtime.gate import time_to_rest
 from smwm_ros.stack.transport import large_messages
 from smwm_ros.validation import Settings, parse, parse_value, read_text
 
-StackName = Literal["sim", "robot", "record", "explore", "perceive"]
+StackName = Literal["sim", "robot", "record", "explore", "perceive", "guard"]
 Value = bool | int | float | str
 
 
@@ -45,6 +46,14 @@ class ProcessSpec:
     """Topics that go by another name."""
     enclave: str = ""
     """Where its SROS2 credentials lie in the keystore; empty: nothing is said of it."""
+    again: Mapping[str, Value] = field(default_factory=dict)
+    """Other parameters of a process that is started again after it died."""
+    settling: float = 0.0
+    """Seconds that its end may take besides the usual ones: those that the robot needs to come to rest."""
+
+    def after_death(self) -> ProcessSpec:
+        """Return what is started in place of a process that died."""
+        return replace(self, parameters={**self.parameters, **self.again})
 
     @property
     def executable(self) -> str:
@@ -89,6 +98,7 @@ class NodeEntry(Settings):
     restart: bool = True
     large_messages: bool = False
     parameters: dict[str, Value] = Field(default_factory=dict)
+    again: dict[str, Value] = Field(default_factory=dict)
 
 
 class StackFile(Settings):
@@ -124,7 +134,7 @@ def describe(
     Args:
         stack: which one.
         arguments: values by argument name; text is read as the argument's type. The rest have defaults.
-        overrides: parameters by node name, on top of the file's.
+        overrides: parameters by node name, on top of the file's, also of those after a death.
         source: the description; the package's own if absent.
 
     Returns:
@@ -138,9 +148,11 @@ def describe(
     values = _values(source, stack, arguments or {})
     entries = [e for e in source.nodes if stack in e.stacks and (e.needs is None or values[e.needs] != "")]
     _resolve_paths(values, entries)
-    image = load_contract(str(values["contract"])).observation.image
+    contract = load_contract(str(values["contract"]))
+    image = contract.observation.image
     large = BYTES_PER_PIXEL * image.width * image.height > LARGE_IMAGE
-    if unknown := (overrides or {}).keys() - {e.name for e in entries}:
+    overrides = overrides or {}
+    if unknown := overrides.keys() - {e.name for e in entries}:
         raise ConfigError(
             f"the {stack} stack has no node {', '.join(sorted(unknown))}; "
             f"it has {', '.join(e.name for e in entries)}"
@@ -155,7 +167,7 @@ def describe(
             parameters={
                 **{key: _substitute(value, values) for key, value in entry.parameters.items()},
                 "use_sim_time": values["use_sim_time"],
-                **(overrides or {}).get(entry.name, {}),
+                **overrides.get(entry.name, {}),
             },
             namespace=namespace,
             ends=entry.ends,
@@ -163,6 +175,8 @@ def describe(
             environment=large_messages() if large and entry.large_messages else {},
             remappings={"/clock": f"/{namespace}/clock"} if own_clock else {},
             enclave=f"{enclaves}/{entry.name}" if enclaves else "",
+            again={k: v for k, v in entry.again.items() if k not in overrides.get(entry.name, {})},
+            settling=time_to_rest(contract) if entry.name == "action" else 0.0,
         )
         for entry in entries
     ]

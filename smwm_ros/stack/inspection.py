@@ -15,7 +15,7 @@ from smwm_ros.stack.graph import Endpoint, Graph
 from smwm_ros.stack.sensor_checks import judge_joint_names, judge_pictures, judge_rate, judge_stamps
 
 JOINTS = "sensor_msgs/msg/JointState"
-OWN = ("latent", "belief", "plan", "applied_action", "planner_status")
+OWN = ("latent", "belief", "plan", "applied_action", "planner_status", "emergency_stopped", "unsafe_command")
 """Topics between the package's nodes."""
 OBSERVERS = ("recorder", "smwm_doctor")
 """Nodes that listen to commands and do not obey them."""
@@ -42,8 +42,11 @@ class Inspection:
         """
         self._contract = contract
         self._graph = graph
-        self._stacks = stacks
         self._prefix = f"/{namespace.strip('/')}".rstrip("/")
+        at_gate = graph.topic(self._full("unsafe_command")).subscribers
+        guards = f"{self._prefix}/action" in [end.node for end in at_gate]
+        self._stacks = {name: nodes for name, nodes in stacks.items() if (name == "guard") == guards}
+        """Those that may run: an action node that takes others' commands takes no plans."""
         known = {node for nodes in stacks.values() for node in nodes}
         names = {node.removeprefix(f"{self._prefix}/"): node for node in graph.nodes}
         self._here = {short: names[short] for short in sorted(known & names.keys())}
@@ -59,24 +62,34 @@ class Inspection:
         found = {"nodes": self._nodes()}
         found |= {f"node {short}": self._node(node) for short, node in self._here.items()}
         found["clock"] = self._clock()
-        by_clock = bool(self._graph.clocks)
-        found["camera"] = self._publisher(observation.image.topic, observation.image.type)
-        if self._graph.images:
-            found["camera picture"] = judge_pictures(self._contract, self._graph.images)
-            found["camera rate"] = judge_rate(self._contract, self._graph.images, self._graph.time_stands)
-            found["camera stamps"] = judge_stamps(self._contract, self._graph.images, by_clock)
-        elif found["camera"].ok:
-            found["camera"] = self._silent(observation.image.topic)
-        if observation.joints is not None:
-            found["joints"] = self._publisher(observation.joints.topic, JOINTS)
-            if self._graph.joints:
-                found["joint names"] = judge_joint_names(observation.joints.names, self._graph.joints)
-                found["joint stamps"] = judge_stamps(self._contract, self._graph.joints, by_clock)
-            elif found["joints"].ok:
-                found["joints"] = self._silent(observation.joints.topic)
+        guard = "guard" in self._stacks
+        found |= {} if guard else self._camera()
+        if observation.joints is not None and not (guard and not action.positions):
+            found |= self._joints(observation.joints.topic, observation.joints.names)
         found["command listener"] = self._command_listener()
         found["command publisher"] = self._command_publisher()
         found["quality of service"] = self._quality()
+        return found
+
+    def _camera(self) -> dict[str, Finding]:
+        image, images = self._contract.observation.image, self._graph.images
+        found = {"camera": self._publisher(image.topic, image.type)}
+        if images:
+            found["camera picture"] = judge_pictures(self._contract, images)
+            found["camera rate"] = judge_rate(self._contract, images, self._graph.time_stands)
+            found["camera stamps"] = judge_stamps(self._contract, images, bool(self._graph.clocks))
+        elif found["camera"].ok:
+            found["camera"] = self._silent(image.topic)
+        return found
+
+    def _joints(self, topic: str, names: Sequence[str]) -> dict[str, Finding]:
+        joints = self._graph.joints
+        found = {"joints": self._publisher(topic, JOINTS)}
+        if joints:
+            found["joint names"] = judge_joint_names(names, joints)
+            found["joint stamps"] = judge_stamps(self._contract, joints, bool(self._graph.clocks))
+        elif found["joints"].ok:
+            found["joints"] = self._silent(topic)
         return found
 
     def _full(self, topic: str) -> str:

@@ -30,7 +30,7 @@ from smwm_ros.stack.restarts import NEVER, RestartPolicy
 POLL = 0.02
 LAST_LINES = 12
 GRACE = ((signal.SIGINT, 6.0), (signal.SIGTERM, 4.0), (signal.SIGKILL, 20.0))
-"""What ends a process, and the seconds each gets before the next."""
+"""What ends a process, and the seconds each gets before the next; the first also gets those to settle."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -105,7 +105,7 @@ class Supervisor:
         self._specs = specs
         self._temporary = logs is None
         self.logs = logs or Path(tempfile.mkdtemp(prefix="smwm-logs-"))
-        self._environment = dict(os.environ if environment is None else environment)
+        self._environment = {**(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"}
         self._restarts = restarts
         self._tell = tell
         self._processes: list[_Process] = []
@@ -171,7 +171,7 @@ class Supervisor:
         for process in self._processes:
             if process.due is not None:
                 if time.monotonic() >= process.due:
-                    self._start_again(process)
+                    self._start_again(process, died=True)
                 continue
             if not process.is_ready:
                 process.listen()
@@ -185,6 +185,7 @@ class Supervisor:
     def restart(self, name: str) -> None:
         """
         End a node's process in good order, if it lives, and start it again; ``wait_ready`` then waits for it.
+        One that had died before, or does not end in good order, is told what it is told after a death.
 
         Raises:
             StackError: there is no such node.
@@ -193,7 +194,7 @@ class Supervisor:
         if process is None:
             raise StackError(f"no node {name} runs here; there are {', '.join(self.processes) or 'none'}")
         self._end([process])
-        self._start_again(process)
+        self._start_again(process, died=process.process.returncode != 0)
 
     def finished(self, name: str) -> bool:
         """Tell whether a process has ended."""
@@ -222,35 +223,34 @@ class Supervisor:
         self._processes.clear()
 
     def _plan_restart(self, process: _Process, code: int) -> None:
-        name, now = process.spec.name, time.monotonic()
-        if now - process.began > self._restarts.healthy:
+        name, now, policy = process.spec.name, time.monotonic(), self._restarts
+        if now - process.began > policy.healthy:
             process.restarts = 0
         ended = process.how_it_ended(code)
         # What never came up was told something wrong: no use in telling it again.
         allowed = process.spec.restart and process.was_ready
-        if not (allowed and process.restarts < self._restarts.most):
+        if not (allowed and process.restarts < policy.most):
             often = f" after {process.restarts} restarts in a row" if process.restarts else ""
             if process.refusal:
                 raise StackError(f"{name} {ended}{often} (log: {process.log})")
             raise StackError(
                 f"{name} {ended}{often}. Its last lines ({process.log}):\n{process.last_lines()}"
             )
-        delay = self._restarts.delay(process.restarts)
+        delay = policy.delay(process.restarts)
         process.restarts += 1
         process.due, process.is_ready = now + delay, False
-        self._tell(
-            name, f"{ended}; starts again in {delay:g} s ({process.restarts} of {self._restarts.most})"
-        )
+        self._tell(name, f"{ended}; starts again in {delay:g} s ({process.restarts} of {policy.most})")
 
-    def _start_again(self, process: _Process) -> None:
+    def _start_again(self, process: _Process, *, died: bool) -> None:
         process.notices.close()
-        fresh = self._start(process.spec, again=True)
+        fresh = self._start(process.spec.after_death() if died else process.spec, again=True)
         process.process, process.notices, process.began = fresh.process, fresh.notices, fresh.began
         process.refusal, process.due, process.is_ready = "", None, False
 
     def _end(self, processes: Sequence[_Process]) -> None:
         """End some processes: ask, insist, kill."""
-        steps = list(GRACE)
+        (ask, seconds), *others = GRACE
+        steps = [(ask, seconds + max((p.spec.settling for p in processes), default=0.0)), *others]
         while steps:
             number, seconds = steps.pop(0)
             try:
@@ -275,12 +275,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={
-                    **self._environment,
-                    **spec.environment,
-                    ADDRESS: "@" + address,
-                    "PYTHONUNBUFFERED": "1",
-                },
+                env={**self._environment, **spec.environment, ADDRESS: "@" + address},
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
             )

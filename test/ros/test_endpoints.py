@@ -148,8 +148,8 @@ def test_all_names_but_two_lie_in_the_namespace(kind: str, tmp_path: Path) -> No
     """Pins that two robots side by side share nothing but diagnostics (and /clock, in simulated time)."""
     contract = tmp_path / "robot.yaml"
     write_contract(contract)
-    parameters = ["-p", f"contract:={contract}", "-p", f"checkpoint:={contract}"]
-    rclpy.init(args=["--ros-args", "-r", "__ns:=/left", *parameters])
+    model = [] if kind == "action" else ["-p", f"checkpoint:={contract}"]
+    rclpy.init(args=["--ros-args", "-r", "__ns:=/left", "-p", f"contract:={contract}", *model])
     try:
         node = toy.make(kind)
         assert node.bring_up()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
+import yaml
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -443,8 +444,15 @@ def test_lock_step_gives_each_tick_its_action(tmp_path: Path, replan: int) -> No
     And that a second robot in a namespace, with a clock of its own, runs beside the first.
     """
     contract = write_contract(tmp_path / "toy.yaml")
-    arguments = ("use_sim_time:=true", "lock_step:=true", "sensor_reliability:=reliable", f"replan:={replan}")
-    ros = ["-r", "__ns:=/second", *(text for argument in arguments for text in ("-p", argument))]
+    parameters = {
+        "/**": {"use_sim_time": True},
+        "/**/perception": {"sensor_reliability": "reliable"},
+        "/**/planner": {"lock_step": True, "replan": replan},
+        "/**/action": {"lock_step": True, "sensor_reliability": "reliable"},
+    }
+    file = tmp_path / "parameters.yaml"
+    file.write_text(yaml.safe_dump({node: {"ros__parameters": told} for node, told in parameters.items()}))
+    ros = ["-r", "__ns:=/second", "--params-file", str(file)]
     with (
         processes(tmp_path / "toy.yaml", tmp_path, *ros),
         Robot(contract, lock_step=True, namespace="second") as robot,
@@ -485,6 +493,7 @@ def test_nodes_that_cannot_start_say_why_in_one_message(tmp_path: Path) -> None:
         "made for another robot": ["world_model", good, f"checkpoint:={tmp_path / 'other.yaml'}"],
         "expecting type": ["action", good, "lock_step:=7"],
         "out of range": ["perception", good, "threads:=0"],
+        "(the nearest is start_stopped)": ["action", good, "start_stoped:=true"],
     }
     running = {
         message: subprocess.Popen(

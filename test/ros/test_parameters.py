@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
 
 from smwm_ros.errors import ConfigError
+from smwm_ros.nodes.kinds import node_class
 from smwm_ros.nodes.lifecycle import SmwmNode
-from smwm_ros.nodes.parameters import Param
+from smwm_ros.nodes.parameters import AUTOSTART, Param
+from smwm_ros.stack.description import StackName, describe
 
 
 class Tuned(SmwmNode):
@@ -84,6 +86,48 @@ def test_static_ones_are_refused_with_what_to_do(node: Tuned) -> None:
     node.trigger_cleanup()
     assert not node.attempt(colour="red")
     assert "start it anew with -p autostart:=False" in node.attempt(autostart=False)
+
+
+def test_one_that_the_node_does_not_have_is_refused() -> None:
+    """Pins a misspelt name, which rclpy drops; of others' it cannot know: rclpy's, and those of topics."""
+    given = ("coluor:=blue", "length:=1.0", "use_sim_time:=true", "qos_overrides./any.publisher.depth:=3")
+    rclpy.init(args=["--ros-args", *(text for one in given for text in ("-p", one))])
+    try:
+        node = Tuned()
+        assert not node.bring_up()
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+    said = "/tuned: unknown parameter coluor (the nearest is colour), unknown parameter length. "
+    assert said in node.failure
+    assert "docs/nodes.md" in node.failure
+
+
+def test_ones_that_a_node_declares_last_are_known() -> None:
+    """Pins a node that declares more after its base, as the planner does."""
+
+    class Late(Tuned):
+        def __init__(self) -> None:
+            super().__init__()
+            self.declared.declare([Param(name="late", default=1, description="A number.")])
+
+    rclpy.init(args=["--ros-args", "-p", "late:=2"])
+    try:
+        node = Late()
+        assert node.bring_up()
+        assert node.value("late") == 2
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+@pytest.mark.parametrize("stack", get_args(StackName))
+def test_each_node_knows_what_its_stack_tells_it(stack: StackName) -> None:
+    """Pins config/stack.yaml against the nodes' tables, also for what is told after a death."""
+    known = {"use_sim_time"}
+    for spec in describe(stack, {"bag": "x"}):
+        own = {param.name for param in (AUTOSTART, *node_class(spec.name).parameters)}
+        assert spec.after_death().parameters.keys() <= own | known, spec.name
 
 
 def test_nothing_is_taken_over_while_unconfigured(node: Tuned) -> None:

@@ -162,9 +162,9 @@ def nodes(folder: Path) -> Iterator[None]:
             for parameter in (
                 f"contract:={path}",
                 f"checkpoint:={path}",
-                "sensor_reliability:=reliable",
                 "use_sim_time:=true",
-                *(["image_age:=0.0"] if name == "perception" else []),  # what is told is set on other clocks
+                # What is told is set on other clocks.
+                *(["sensor_reliability:=reliable", "image_age:=0.0"] if name == "perception" else []),
             ):
                 arguments += ["-p", parameter]
             command = [sys.executable, witness.__file__, name, str(notes), "--ros-args", *arguments]

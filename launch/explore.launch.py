@@ -1,0 +1,14 @@
+"""
+What moves a real robot by an exploration policy, to record training data; its own drivers run elsewhere.
+
+`ros2 launch smwm_ros explore.launch.py --show-args` lists the arguments; they stand in config/stack.yaml.
+"""
+
+from launch import LaunchDescription
+
+from smwm_ros.nodes.launching import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the description that `ros2 launch` asks for."""
+    return launch_description("explore")
