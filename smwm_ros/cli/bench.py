@@ -1,4 +1,4 @@
-"""`smwm bench`: how fast things are."""
+"""`smwm bench`: how fast things are, and what a running robot can be trusted with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from smwm_ros.cli import gate_benches, latency_bench, node_benches, planning_ben
 from smwm_ros.cli.options import Json, Robot
 from smwm_ros.cli.output import console, progress_bar, show_result
 
-app = typer.Typer(help="Measure how fast things are.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure how fast things are, and how safe a robot is while things go wrong.", no_args_is_help=True
+)
 
 Seconds = Annotated[float, typer.Option(min=0.1, help="How long to measure.")]
 

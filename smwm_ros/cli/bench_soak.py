@@ -99,6 +99,7 @@ def bench_soak(
         "interventions": dict(endurance.interventions),
         "unexplained_interventions": len(endurance.unexplained),
         "unexplained": endurance.unexplained[:SHOWN],
+        "judged_percent": round(100 * endurance.judged, 1),
         "gate_counters": endurance.counters,
         "goals": sum(endurance.goals.values()),
         "outcomes": {Outcome(code).name.lower(): number for code, number in endurance.goals.items()},

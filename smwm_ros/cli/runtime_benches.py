@@ -22,7 +22,8 @@ def faults(
     robot: Robot = "reacher",
     checkpoint: Checkpoint = None,
     replan: Annotated[
-        int, typer.Option(min=1, help="Control ticks of a plan that are played before the next.")
+        int,
+        typer.Option(min=1, help="Control ticks of a plan that are played before the next; `smwm up` has 5."),
     ] = 1,
     seed: Seed = 0,
     as_json: Json = False,

@@ -16,9 +16,15 @@ from smwm_ros.messages import from_time
 from smwm_ros.msg import AppliedAction
 from smwm_ros.nodes.client import Goal, RobotClient
 from smwm_ros.nodes.qos import EVERY
+from smwm_ros.runtime.gate import STOPPED
 
 EXPLAINS = 0.5
-"""Seconds around the beginning or the end of a goal for which that explains what the gate does."""
+"""Seconds around the beginning or the end of a goal for which that explains some of what the gate does."""
+EXPLAINED = (STOPPED, "change limit")
+"""
+What it explains: a goal's end stops the robot by an empty plan, and a new goal's first action may come so
+soon after the last safe one that it can change by less than in a whole period. Nothing explains the rest.
+"""
 
 
 class Endurance:
@@ -95,8 +101,16 @@ class Endurance:
         return [
             f"{moment - self._began:.1f} s: {reason}"
             for moment, reason in self._interventions
-            if np.abs(changes - moment).min(initial=np.inf) > EXPLAINS
+            if reason not in EXPLAINED or np.abs(changes - moment).min(initial=np.inf) > EXPLAINS
         ]
+
+    @property
+    def judged(self) -> float:
+        """Share of the time, up to the last goal's end, that is too far from any change to be explained."""
+        if not self._changes:
+            return 0.0
+        between = np.diff([self._began - EXPLAINS, *self._changes]) - 2 * EXPLAINS
+        return float(between.clip(min=0).sum() / (self._changes[-1] - self._began))
 
     def _finish(self, goal: Goal) -> None:
         self._changes.append(time.monotonic())
