@@ -194,6 +194,8 @@ class Action(Settings):
     ``zero``; ``decelerate`` (to zero as well, all numbers in proportion, so that the robot stays on its
     path); ``hold`` (the last action goes on); or one value per dimension. Reached within ``max_change``.
     """
+    open_loop: Annotated[Positive | None, Field(exclude=True)] = None
+    """Longest time, in s, that a plan may want to be played before the next; absent: as long as it says."""
     points: Annotated[int, Field(ge=1, le=100, exclude=True)] = 1
     """Of a JointTrajectory: the action due, and the plan's next ones a period apart."""
     dimensions: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=64)]
@@ -320,6 +322,15 @@ class Contract(Settings):
                     f"action.dimensions.{index}.position.joint {limit.joint!r} is not among "
                     f"observation.joints.names {list(known)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _lets_plans_be_played(self) -> Contract:
+        if self.action.open_loop is not None and self.action.open_loop < self.period:
+            raise ValueError(
+                f"action.open_loop {self.action.open_loop:g} s is less than a control period of "
+                f"{self.period:g} s: no plan could be played"
+            )
         return self
 
     @property

@@ -128,6 +128,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "field with more behind it": (changed(action__dimensions__0__field="data[0].x"), "action", "data[0].x"),
     "name twice": (changed(action__dimensions__0__name="elbow"), "action", "repeat a name"),
     "points of a message that has one": (changed(action__points=3), "action", "only JointTrajectory"),
+    "open loop": (changed(action__open_loop=0.01), "", "less than a control period of 0.05 s"),
     "no points": (changed(action__points=0), "action.points", "greater than or equal to 1"),
     "position limits the wrong way round": (
         changed(action__dimensions__1__position={"joint": "elbow", "low": 1.0, "high": -1.0}),
@@ -288,13 +289,13 @@ def test_decelerate_needs_a_standstill_within_the_limits() -> None:
         parse(changed(action__safe="decelerate", action__dimensions__0__low=0.5))
 
 
-def test_position_limits_and_points_concern_the_action_node_alone() -> None:
+def test_position_limits_points_and_open_loop_concern_the_action_node_alone() -> None:
     """
     Pins that a robot whose joints are limited later has the same data, and takes the same checkpoints.
 
     A store's fingerprint is of the contract's JSON.
     """
-    limited = parse(changed(action__dimensions__1__position=ELBOW))
+    limited = parse(changed(action__dimensions__1__position=ELBOW, action__open_loop=0.5))
     assert {index: limit.joint for index, limit in limited.action.positions.items()} == {1: "elbow"}
     plain = parse(REACHER)
     assert limited.model_dump_json() == plain.model_dump_json()

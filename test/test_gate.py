@@ -184,6 +184,14 @@ def test_a_clock_at_rest_is_not_watched_without_end() -> None:
         assert next(t for t, c in robot.wait(0.1) if not c.safe) <= 5.26 + max(early, 1e-4) + 1e-9
 
 
+def test_the_contract_bounds_for_how_long_a_plan_is_played() -> None:
+    """Pins 0.25 s, which is five periods, whoever made the plan."""
+    contract = slow(max_change=40.0, open_loop=0.25)
+    robot = Robot(RealTimeGate(contract))
+    robot.plays(plan(*[(1.0, 0.0)] * 10, execute=5))
+    assert robot.stops(plan(*[(1.0, 0.0)] * 10, execute=6, sequence=2)).reason == "execute out of range"
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

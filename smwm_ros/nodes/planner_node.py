@@ -20,6 +20,7 @@ from smwm_ros.planning.config import PlannerConfig
 from smwm_ros.planning.planners import make_planner, planner_config, require
 from smwm_ros.planning.protocol import FleetPlanner
 from smwm_ros.runtime.encoder import device_lost
+from smwm_ros.runtime.plan import periods
 from smwm_ros.runtime.replanning import Job, Latency, Replanner
 from smwm_ros.runtime.worker import Worker
 
@@ -73,6 +74,12 @@ class PlannerNode(ModelNode):
             raise ConfigError(
                 f"robots '{self.value('robots')}' in lock_step: time can wait for one robot only; give each "
                 "a planner of its own"
+            )
+        longest = self._contract.action.open_loop
+        if longest is not None and not lock_step and config.replan > periods(longest, self._contract):
+            raise ConfigError(
+                f"replan {config.replan} of {self._contract.period:g} s is longer than the contract's "
+                f"action.open_loop of {longest:g} s: the action node would refuse every plan"
             )
         nothing = np.zeros(self._model.latent_size, np.float32)
         # The first run is slow. It is another planner's, since it draws random numbers.

@@ -15,6 +15,11 @@ PERIOD_TOLERANCE = 0.01
 """Relative difference allowed between a plan's period and the contract's."""
 
 
+def periods(seconds: float, contract: Contract) -> int:
+    """Return how many whole control periods a time has."""
+    return int(seconds * contract.rate + 1e-6)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
     """Actions with the time at which they apply; see msg/Plan. No actions at all means: stop now."""
@@ -55,7 +60,9 @@ class Plan:
             return "wrong action size"
         if not len(self.actions) <= MOST_ACTIONS:
             return "too long"
-        if not 1 <= self.execute <= len(self.actions):
+        longest = contract.action.open_loop
+        most = len(self.actions) if longest is None else min(len(self.actions), periods(longest, contract))
+        if not 1 <= self.execute <= most:
             return "execute out of range"
         if not np.isfinite(self.actions).all():
             return "not finite"

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import rclpy
+import yaml
 from rcl_interfaces.msg import ParameterType
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from robot import wait_for, write_contract
+from robot import REACHER, wait_for, write_contract
 from toy import ToyModel, ToyPlanner
 
 from smwm_ros.contract import load_contract
@@ -148,6 +149,17 @@ def test_what_belongs_together_changes_together_and_the_rest_is_refused(
         assert (taken[0].cost, node.value("tolerance")) == ("final", 1.0)
         node._work(None)
         assert len(taken) == 1
+
+
+def test_plans_longer_than_the_contract_allows_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    """Else the action node would refuse each of them."""
+    action = yaml.safe_load(REACHER.read_text())["action"]
+    write_contract(tmp_path / "robot.yaml", action={**action, "open_loop": 0.2})
+    with planner(tmp_path / "robot.yaml", "replan:=5") as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "replan 5 of 0.05 s is longer than the contract's action.open_loop of 0.2 s" in node.failure
+    with planner(tmp_path / "robot.yaml", "replan:=4") as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
 def test_settings_that_cannot_be_taken_over_do_not_end_the_thread_that_plans(
