@@ -69,7 +69,7 @@ def test_the_oldest_evidence_is_that_of_planned_actions_alone() -> None:
     assert Account((), notes[2:]).oldest_evidence(1000 * second) == 0.0
 
 
-def test_a_plan_of_a_new_time_is_known_by_its_older_image() -> None:
+def test_a_plan_of_a_new_time_is_known_by_its_image() -> None:
     def note(time: float, evidence: int) -> Applied:
         return Applied(time, FAST, safe=False, reason="", evidence=evidence)
 
@@ -77,9 +77,12 @@ def test_a_plan_of_a_new_time_is_known_by_its_older_image() -> None:
     assert Account((), old).first_anew() is None
     jumped = Account((), (*old, note(1.3, 100), note(1.4, 200)))
     assert jumped.first_anew() == jumped.since(1.25).first_anew() == 1.3
-    (jump,) = (case for case in all_cases() if case.anew)
-    assert jump.name == "clock_jumps_back"
-    assert jump.answer(Account((), (*old, note(1.3, 100)))) == 1.3
+    ahead = note(1.3, 10_000_000_600)
+    assert Account((), (*old, ahead)).first_anew() == 1.3
+    back, forward = (case for case in all_cases() if case.anew)
+    assert (back.name, forward.name) == ("clock_jumps_back", "clock_jumps_forward")
+    assert back.answer(Account((), (*old, note(1.3, 100)))) == 1.3
+    assert forward.answer(Account((), (*old, ahead))) == 1.3
 
 
 def test_a_case_passes_only_if_all_of_it_is_right() -> None:

@@ -72,7 +72,7 @@ def all_cases() -> Iterable[Case]:
     yield _injected("plan", "burst", safe=False)
     yield _starved("cpu")
     yield _starved("gpu")
-    for kind in ("paused", "stops", "jumps_back"):
+    for kind in ("paused", "stops", "jumps_back", "jumps_forward"):
         yield _injected("clock", kind, clock=True)
 
 
@@ -83,7 +83,7 @@ def _injected(what: str, kind: str, *, safe: bool = True, clock: bool = False) -
         lambda session: void(session.order(**{what: ""})),
         safe=safe,
         clock=clock,
-        anew=kind == "jumps_back",
+        anew=kind.startswith("jumps"),
     )
 
 

@@ -40,6 +40,7 @@ UNDAMAGED = "/undamaged"
 """Ends the name of a topic before it is damaged."""
 AWAY = 10 * 10**9
 """By how much stamps and clocks are wrong, in ns."""
+JUMPS = {"jumps_back": -AWAY, "jumps_forward": AWAY}
 BURST = 50
 """Messages in place of one."""
 CLOCK_HZ = 100.0
@@ -159,8 +160,8 @@ class FaultInjector(Node):
         with self._lock:
             self._faults.update(orders)
             clock = orders.get("clock", "")
-            if clock == "jumps_back":
-                self._offset -= AWAY
+            if clock in JUMPS:
+                self._offset += JUMPS[clock]
             elif clock:
                 self._paused = time.monotonic_ns() + self._offset
             elif "clock" in orders and self._paused:  # time goes on where it stood

@@ -14,6 +14,10 @@ ROUNDING = 1e-9
 """By which a command may seem outside a limit."""
 
 
+LEAP = 5 * 10**9
+"""Ns from one image to that of the next plan, of which one belongs to another time."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sent:
     """A message on the command topic."""
@@ -67,10 +71,10 @@ class Account:
         return None
 
     def first_anew(self) -> float | None:
-        """Return when the first planned action came whose image is older than one before: of a new time."""
+        """Return when the first planned action came whose image is older than one before, or leaps ahead."""
         notes = (*self.before, *self.applied)
         planned = [note for note in notes if not note.safe and note.evidence]
-        return next((b.time for a, b in pairwise(planned) if b.evidence < a.evidence), None)
+        return next((b.time for a, b in pairwise(planned) if not 0 <= b.evidence - a.evidence < LEAP), None)
 
     def planned(self, after: float) -> int:
         """Return the number of planned actions that came after a moment."""
