@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -325,11 +326,20 @@ def test_a_request_that_rclpy_chokes_on_does_not_end_the_process() -> None:
     assert process.returncode == 0
 
 
+@contextmanager
+def hang_up_is(handler: signal.Handlers) -> Iterator[None]:
+    """Let processes that are started meanwhile inherit whether SIGHUP is ignored; nohup may run tests."""
+    before = signal.signal(signal.SIGHUP, handler)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_process_in_good_order(number: signal.Signals) -> None:
     """Pins Ctrl-C: exit code 0, no traceback, and the robot's safe action as the last word."""
     command = [sys.executable, TOY, "action", "--ros-args", "-p", "contract:=config/robots/reacher.yaml"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with hang_up_is(signal.SIG_DFL):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "no plan" in process.stderr.readline()
     process.send_signal(number)
@@ -342,7 +352,7 @@ def test_signal_ends_the_process_in_good_order(number: signal.Signals) -> None:
 def end_slowly(*numbers: signal.Signals, stop: float, together: float) -> tuple[int, str]:
     """Send a slow node one signal and, while it stops, the others; return its exit code and last words."""
     command = [sys.executable, "-c", SLOW, str(stop), str(together)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with hang_up_is(signal.SIG_DFL), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
         process.send_signal(numbers[0])
@@ -366,12 +376,9 @@ def test_a_later_signal_ends_the_process_at_once() -> None:
 
 def test_under_nohup_the_end_of_the_terminal_is_ignored() -> None:
     """Pins that SIGHUP is not the first signal there, which would make the next one end it at once."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited
-    try:
-        command = [sys.executable, "-c", SLOW, "0.5", "0.0"]
+    command = [sys.executable, "-c", SLOW, "0.5", "0.0"]
+    with hang_up_is(signal.SIG_IGN):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGHUP, before)
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     process.send_signal(signal.SIGHUP)
