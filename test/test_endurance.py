@@ -99,6 +99,12 @@ def test_what_a_goal_explains_is_not_explained_far_from_one(monkeypatch: pytest.
     assert [line.partition(": ")[2] for line in made.unexplained] == ["stopped", "change limit"]
 
 
+def test_a_plan_that_came_a_little_soon_explains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = soaked(monkeypatch, [(6.0, PLAN, "early change")])
+    assert dict(made.interventions) == {"early change": 1}
+    assert made.unexplained == []
+
+
 @pytest.mark.parametrize(
     ("reached", "share"), [(4.0, 6 / 8), (2.0, 4 / 8), (1.0, 0.0), (0.5, 0.0), (99.0, 7 / 8)]
 )

@@ -30,6 +30,15 @@ def drive(contract: Contract, seconds: float, *, position: float) -> tuple[list[
     return positions, robot
 
 
+def test_a_change_too_large_and_one_that_comes_too_soon_are_told_apart() -> None:
+    """Pins at half a unit per period: the first is the planner's fault, the other nobody's."""
+    limiter = Limiter(slow())
+    assert limiter.limit([0.5, 0.0], START)[1] == ""
+    early, reason = limiter.limit([1.0, 0.0], START + PERIOD // 2)
+    assert (early.tolist(), reason) == ([0.75, 0.0], "early change")
+    assert limiter.limit([1.5, 0.0], START + PERIOD)[1] == "change limit"
+
+
 def test_a_joint_stops_before_its_limit_and_comes_near_it() -> None:
     """Pins both: never beyond, and not so careful that the joint's range is lost."""
     positions, robot = drive(limited(), 4.0, position=0.0)

@@ -17,13 +17,14 @@ from smwm_ros.msg import AppliedAction
 from smwm_ros.nodes.client import Goal, RobotClient
 from smwm_ros.nodes.qos import EVERY
 from smwm_ros.runtime.gate import STOPPED
+from smwm_ros.runtime.limiter import EARLY
 
 EXPLAINS = 0.5
 """Seconds around the beginning or the end of a goal for which that explains some of what the gate does."""
 EXPLAINED = (STOPPED, "change limit")
 """
-What it explains: a goal's end stops the robot by an empty plan, and a new goal's first action may come so
-soon after the last safe one that it can change by less than in a whole period. Nothing explains the rest.
+What it explains: a goal's end stops the robot by an empty plan, and a new goal's first action knows nothing
+of what the robot did before. Nothing explains the rest, but that EARLY explains itself.
 """
 
 
@@ -101,7 +102,8 @@ class Endurance:
         return [
             f"{moment - self._began:.1f} s: {reason}"
             for moment, reason in self._interventions
-            if reason not in EXPLAINED or np.abs(changes - moment).min(initial=np.inf) > EXPLAINS
+            if reason != EARLY
+            and (reason not in EXPLAINED or np.abs(changes - moment).min(initial=np.inf) > EXPLAINS)
         ]
 
     @property

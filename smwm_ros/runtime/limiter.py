@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from smwm_ros.contract import Contract
 from smwm_ros.runtime.joint_limits import NO_JOINT_STATES, JointLimits
 
+EARLY = "early change"
+"""Changed by less than was wanted only because the command before was sent less than a period ago."""
 SAME = 1e-9
 """Smaller differences are no intervention."""
 
@@ -85,7 +87,8 @@ class Limiter:
             reason = "position limit"
         sent = self._slowly(inside, self._last, self._seconds(time))
         if not _same(sent, inside):
-            reason = "change limit"
+            allowed = self._slowly(inside, self._last, self._period)
+            reason = EARLY if _same(allowed, inside) else "change limit"
         self._last, self.sent = sent, time
         self.joints.sent(sent, time)
         return np.array(sent), reason
