@@ -1,5 +1,6 @@
 """In place of a node: a program without ROS that behaves as its parameter ``mode`` tells it."""
 
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,8 @@ if mode == "refuse":
     sys.exit(1)
 if mode == "crash":
     sys.exit("the library is missing")
+if mode == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if mode == "stubborn":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -166,12 +166,24 @@ def test_delays_double_up_to_a_limit():
     assert [policy.delay(n) for n in (0, 1, 2, 5, 6, 7, 10_000)] == [0.5, 1, 2, 16, 30, 30, 30]
 
 
+def test_one_that_is_killed_before_it_is_ready_is_started_again(fake, tmp_path: Path):
+    """Though it could not be later: it had begun nothing yet. And it is told what it was told at first."""
+    told: list[str] = []
+    spec = fake("killed", restart=False, again={"mode": "orderly"})
+    with (
+        Supervisor([spec], logs=tmp_path, restarts=SOON, tell=lambda _, event: told.append(event)) as stack,
+        pytest.raises(StackError, match="killed was ended by SIGKILL after 2 restarts in a row"),
+    ):
+        stack.wait_ready(20)
+    assert told[0] == "was ended by SIGKILL; starts again in 0.01 s (1 of 2)"
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [(("die", "sim", False), "sim ended with code 1"), (("crash", "x", True), "x ended with code 1")],
 )
 def test_some_deaths_are_final(fake, tmp_path: Path, spec, says):
-    """A simulator's world is gone with it; and what never came up would fail the same way again."""
+    """A simulator's world is gone with it; and what gave up at its start would do so again."""
     mode, name, restart = spec
     with (
         Supervisor([fake(mode, name, restart=restart)], logs=tmp_path, restarts=SOON) as stack,

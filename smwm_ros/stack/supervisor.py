@@ -99,7 +99,8 @@ class Supervisor:
             logs: directory for one log file per process, made if missing. If absent, a temporary one
                 that is kept only when something goes wrong.
             environment: of the processes; this one's if absent.
-            restarts: what becomes of a node that dies after it was up. By default, that is an error.
+            restarts: what becomes of a node that dies after it was up, or is killed before. By default,
+                that is an error.
             tell: called with a node's name and what became of it, when it died or is up again.
         """
         self._specs = specs
@@ -171,7 +172,7 @@ class Supervisor:
         for process in self._processes:
             if process.due is not None:
                 if time.monotonic() >= process.due:
-                    self._start_again(process, died=True)
+                    self._start_again(process, died=process.was_ready)
                 continue
             if not process.is_ready:
                 process.listen()
@@ -227,8 +228,9 @@ class Supervisor:
         if now - process.began > policy.healthy:
             process.restarts = 0
         ended = process.how_it_ended(code)
-        # What never came up was told something wrong: no use in telling it again.
-        allowed = process.spec.restart and process.was_ready
+        # What gave up before it was ready was told something wrong: no use in telling it again. What was
+        # killed then (Fast DDS has been seen to crash while a node is made) had begun nothing, and may.
+        allowed = process.spec.restart if process.was_ready else code < 0
         if not (allowed and process.restarts < policy.most):
             often = f" after {process.restarts} restarts in a row" if process.restarts else ""
             if process.refusal:
