@@ -196,7 +196,7 @@ def test_a_parameter_must_name_an_argument():
         describe("record", {"bag": "x"}, source=StackFile.model_validate(source))
 
 
-def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: str):
     """Fast DDS loses large images by default; but a profile that the user has chosen stays."""
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
@@ -208,6 +208,8 @@ def test_images_have_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_
     chosen = {spec.name: spec.environment for spec in describe("record", arguments)}
     assert set(chosen["sim"]) == {"FASTDDS_DEFAULT_PROFILES_FILE"} == set(chosen["recorder"])
     assert chosen["action"] == chosen["explorer"] == {}
+    looking = describe("perceive", {"contract": arguments["contract"], "checkpoint": checkpoint})
+    assert [spec.name for spec in looking if spec.environment] == ["perception"]
     profile = ElementTree.parse(chosen["sim"]["FASTDDS_DEFAULT_PROFILES_FILE"])
     assert int(profile.findtext(".//{*}segment_size") or 0) > 2 * 640 * 480 * 3
     assert set(large_messages({"ROS_DISTRO": "jazzy"})) == {"FASTRTPS_DEFAULT_PROFILES_FILE"}
@@ -224,7 +226,8 @@ def test_no_memory_is_shared_and_nobody_beyond_is_reached():
     assert not chosen
     assert [kind.text for kind in profile.iterfind(".//{*}transport_descriptor/{*}type")] == ["UDPv4"]
     assert {address.text for address in profile.iterfind(".//{*}address")} == {"127.0.0.1"}
-    assert no_shared_memory("rmw_fastrtps_cpp", {}) == {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+    (beyond,) = no_shared_memory("rmw_fastrtps_cpp", {}).values()
+    assert "SHM" not in Path(beyond).read_text()
     assert no_shared_memory("rmw_zenoh_cpp", here) == {}
     assert no_shared_memory("rmw_fastrtps_cpp", here | {"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}) == {}
     assert no_shared_memory("rmw_fastrtps_cpp", here | {"ROS_STATIC_PEERS": "10.0.0.2"}) == {}

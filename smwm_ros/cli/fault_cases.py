@@ -67,7 +67,9 @@ def all_cases() -> Iterable[Case]:
         yield _killed(node)
     for node in NODES:
         yield _restarted(node)
-    yield Case("dds_restart_world_model", _cycle, lambda session: None)
+    yield Case(
+        "dds_restart_world_model", lambda session: session.witness.cycle("world_model"), lambda session: None
+    )
     yield _injected("camera", "burst", safe=False)
     yield _injected("plan", "burst", safe=False)
     yield _starved("cpu")
@@ -106,12 +108,6 @@ def _restarted(node: str) -> Case:
         return moment
 
     return Case(f"{node}_restarted", begin, lambda session: None)
-
-
-def _cycle(session: FaultSession) -> float:
-    moment = time.monotonic()
-    session.witness.cycle("world_model")
-    return moment
 
 
 def _starved(device: str) -> Case:

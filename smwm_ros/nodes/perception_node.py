@@ -236,7 +236,7 @@ class PerceptionNode(ModelNode):
 
 def main() -> None:
     """Run the node."""
-    run(lambda: PerceptionNode("perception"), images=True)
+    run(lambda: PerceptionNode("perception"))
 
 
 if __name__ == "__main__":

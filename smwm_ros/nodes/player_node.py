@@ -227,7 +227,7 @@ class PlayerNode(SmwmNode):
 def main() -> None:
     """Run the node."""
     os.environ.update(large_messages())
-    run(lambda: PlayerNode("player"), images=True)
+    run(lambda: PlayerNode("player"))
 
 
 if __name__ == "__main__":

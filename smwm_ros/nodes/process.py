@@ -44,12 +44,12 @@ are longer than most of what the nodes do: a worker would wait until the executo
 """
 
 
-def run(make_node: Callable[[], SmwmNode], *, images: bool = False) -> None:
+def run(make_node: Callable[[], SmwmNode]) -> None:
     """
     Be the process of one node: start it, spin until a signal or ``finish``, end in good order.
 
-    It shares memory with other processes only if it exchanges camera ``images``, which are many bytes:
-    whoever shares it can be held up by a process that was stopped or killed.
+    With Fast DDS, it shares memory with other processes only if its environment says so: whoever shares it
+    can be held up by a process that was stopped or killed, or that begins.
 
     SIGINT, SIGTERM and SIGHUP (the terminal is gone; not under nohup) end the process with exit code 0
     after the node's ``stop`` and ``tear_down`` have run. Any more within ``TOGETHER`` of the first are
@@ -58,8 +58,7 @@ def run(make_node: Callable[[], SmwmNode], *, images: bool = False) -> None:
     """
     faulthandler.enable()
     sys.setswitchinterval(SWITCH)
-    if not images:
-        os.environ.update(no_shared_memory(get_rmw_implementation_identifier()))
+    os.environ.update(no_shared_memory(get_rmw_implementation_identifier()))
     # rclpy's own handlers would shut the context down before the node could say its last word, and
     # Python's run only once rcl_wait returns. The interpreter's note in a socket comes at once, and
     # whichever thread the signal reached: libraries (OpenBLAS) have started some while being imported.

@@ -222,7 +222,7 @@ def _reuse_memory() -> None:
 def main() -> None:
     """Run the node."""
     _reuse_memory()
-    run(lambda: RecorderNode("recorder"), images=True)
+    run(lambda: RecorderNode("recorder"))
 
 
 if __name__ == "__main__":

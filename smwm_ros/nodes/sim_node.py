@@ -279,7 +279,7 @@ def small(contract: Contract) -> Contract:
 
 def main() -> None:
     """Run the node."""
-    run(lambda: SimNode("sim"), images=True)
+    run(lambda: SimNode("sim"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -100,41 +101,53 @@ class Witness(Guest):
             self._next = -np.inf
             self._wanted = image if image is None else self._request(image)
 
-    def cycle(self, node: str, timeout: float = 20.0) -> None:
+    def cycle(self, node: str, timeout: float = 20.0) -> float:
         """
         Let a lifecycle node destroy and remake all its endpoints: deactivate, clean up, configure, activate.
+
+        Returns:
+            When it was first told to, steady seconds.
 
         Raises:
             StackError: it did not.
         """
-        for transition in (
-            Transition.TRANSITION_DEACTIVATE,
-            Transition.TRANSITION_CLEANUP,
-            Transition.TRANSITION_CONFIGURE,
-            Transition.TRANSITION_ACTIVATE,
-        ):
-            request = ChangeState.Request(transition=Transition(id=transition))
-            if not self._call(ChangeState, f"{node}/change_state", request, timeout).success:
-                raise StackError(f"{node} refused the lifecycle transition {transition}; see its log")
+        with self._service(ChangeState, f"{node}/change_state", timeout) as ask:
+            moment = time.monotonic()
+            for transition in (
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_CLEANUP,
+                Transition.TRANSITION_CONFIGURE,
+                Transition.TRANSITION_ACTIVATE,
+            ):
+                if not ask(ChangeState.Request(transition=Transition(id=transition))).success:
+                    raise StackError(f"{node} refused the lifecycle transition {transition}; see its log")
+        return moment
 
     def is_active(self, node: str, timeout: float = 5.0) -> bool:
         """Tell whether a lifecycle node is active; False if it does not answer."""
         try:
-            answer = self._call(GetState, f"{node}/get_state", GetState.Request(), timeout)
+            with self._service(GetState, f"{node}/get_state", timeout) as ask:
+                return bool(ask(GetState.Request()).current_state.id == State.PRIMARY_STATE_ACTIVE)
         except StackError:
             return False
-        return answer.current_state.id == State.PRIMARY_STATE_ACTIVE
 
-    def _call(self, kind: Any, name: str, request: Any, timeout: float) -> Any:
+    @contextmanager
+    def _service(self, kind: Any, name: str, timeout: float) -> Iterator[Callable[[Any], Any]]:
+        """Yield a function that sends a request to a service, which is there, and returns the answer."""
         client = self.node.create_client(kind, name)
-        try:
+
+        def ask(request: Any) -> Any:
             done = threading.Event()
-            if client.wait_for_service(timeout):
-                future = client.call_async(request)
-                future.add_done_callback(lambda _: done.set())
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: done.set())
             if not done.wait(timeout):
                 raise StackError(f"the service {name} did not answer in {timeout:g} s")
             return future.result()
+
+        try:
+            if not client.wait_for_service(timeout):
+                raise StackError(f"there was no service {name} for {timeout:g} s")
+            yield ask
         finally:
             self.node.destroy_client(client)
 

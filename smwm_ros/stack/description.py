@@ -76,7 +76,7 @@ class ProcessSpec:
 
 
 LARGE_IMAGE = 1 << 17
-"""Bytes in a camera's image beyond which Fast DDS's half a megabyte of shared memory gets tight."""
+"""Bytes in a camera's image beyond which UDP, or Fast DDS's half a megabyte of shared memory, gets tight."""
 BYTES_PER_PIXEL = 4
 """At the most: in a depth image."""
 
@@ -96,7 +96,7 @@ class NodeEntry(Settings):
     needs: str | None = None
     ends: bool = False
     restart: bool = True
-    large_messages: bool = False
+    images: bool = False
     parameters: dict[str, Value] = Field(default_factory=dict)
     again: dict[str, Value] = Field(default_factory=dict)
 
@@ -172,7 +172,7 @@ def describe(
             namespace=namespace,
             ends=entry.ends,
             restart=entry.restart,
-            environment=large_messages() if large and entry.large_messages else {},
+            environment=large_messages() if large and entry.images else {},
             remappings={"/clock": f"/{namespace}/clock"} if own_clock else {},
             enclave=f"{enclaves}/{entry.name}" if enclaves else "",
             again={k: v for k, v in entry.again.items() if k not in overrides.get(entry.name, {})},

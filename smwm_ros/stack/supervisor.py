@@ -229,7 +229,7 @@ class Supervisor:
             process.restarts = 0
         ended = process.how_it_ended(code)
         # What gave up before it was ready was told something wrong: no use in telling it again. What was
-        # killed then (Fast DDS has been seen to crash while a node is made) had begun nothing, and may.
+        # killed then (middleware has been seen to crash while a node is made) had begun nothing, and may.
         allowed = process.spec.restart if process.was_ready else code < 0
         if not (allowed and process.restarts < policy.most):
             often = f" after {process.restarts} restarts in a row" if process.restarts else ""

@@ -17,7 +17,7 @@ TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 
 
 def large_messages(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what a process that publishes or records large images needs in its environment (fastdds.xml)."""
+    """Return what a process that sends or receives large images needs in its environment (fastdds.xml)."""
     return _profile("fastdds.xml", environment)
 
 
@@ -25,20 +25,20 @@ def no_shared_memory(middleware: str, environment: Mapping[str, str] = os.enviro
     """
     Return what a process needs in its environment to share no memory, and so no locks, with other processes.
 
-    One that is stopped or killed can hold up nobody then (docs/safety.md).
+    One that is stopped or killed, or that begins, can hold up nobody then (docs/safety.md).
 
     Args:
         middleware: the RMW implementation in use. Only Fast DDS shares memory without being asked to.
         environment: of the process.
     """
-    profile = _profile("fastdds_loopback.xml", environment)
-    if not middleware.startswith("rmw_fastrtps") or not profile:
+    if not middleware.startswith("rmw_fastrtps"):
         return {}
     if environment.get(RANGE) != "LOCALHOST":
-        return {} if TRANSPORTS in environment else {TRANSPORTS: "UDPv4"}
+        return {} if TRANSPORTS in environment else _profile("fastdds_network.xml", environment)
     if environment.get("ROS_STATIC_PEERS"):
         return {}  # only ROS 2's own LOCALHOST knows them
-    return {**profile, RANGE: "SYSTEM_DEFAULT"}
+    profile = _profile("fastdds_loopback.xml", environment)
+    return profile and {**profile, RANGE: "SYSTEM_DEFAULT"}
 
 
 def _profile(file: str, environment: Mapping[str, str]) -> dict[str, str]:

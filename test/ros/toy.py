@@ -135,4 +135,4 @@ def make(name: str) -> SmwmNode:
 
 
 if __name__ == "__main__":
-    run(lambda: make(sys.argv[1]), images=sys.argv[1] == "perception")
+    run(lambda: make(sys.argv[1]))
