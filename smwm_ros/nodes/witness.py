@@ -33,6 +33,8 @@ SILENCE = 2.0
 """Seconds without an answer, or without feedback, after which a goal is sent again."""
 AGAIN = 0.5
 """Seconds from the end of a goal until it is sent again."""
+ACQUAINTED = 0.3
+"""Seconds until a service that a client knows knows the client, too: a request before that comes late."""
 HOLD = 120.0
 """Time limit of a goal in ROS seconds: it is held that long."""
 
@@ -147,6 +149,7 @@ class Witness(Guest):
         try:
             if not client.wait_for_service(timeout):
                 raise StackError(f"there was no service {name} for {timeout:g} s")
+            time.sleep(ACQUAINTED)
             yield ask
         finally:
             self.node.destroy_client(client)
