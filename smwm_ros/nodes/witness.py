@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.clock import Clock
@@ -113,7 +112,12 @@ class Witness(Guest):
         Raises:
             StackError: it did not.
         """
-        with self._service(ChangeState, f"{node}/change_state", timeout) as ask:
+        name = f"{node}/change_state"
+        client = self.node.create_client(ChangeState, name)
+        try:
+            if not client.wait_for_service(timeout):
+                raise StackError(f"there was no service {name} for {timeout:g} s")
+            time.sleep(ACQUAINTED)
             moment = time.monotonic()
             for transition in (
                 Transition.TRANSITION_DEACTIVATE,
@@ -121,38 +125,16 @@ class Witness(Guest):
                 Transition.TRANSITION_CONFIGURE,
                 Transition.TRANSITION_ACTIVATE,
             ):
-                if not ask(ChangeState.Request(transition=Transition(id=transition))).success:
+                done = threading.Event()
+                future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+                future.add_done_callback(lambda _, done=done: done.set())
+                if not done.wait(timeout):
+                    raise StackError(f"the service {name} did not answer in {timeout:g} s")
+                if not future.result().success:
                     raise StackError(f"{node} refused the lifecycle transition {transition}; see its log")
-        return moment
-
-    def is_active(self, node: str, timeout: float = 5.0) -> bool:
-        """Tell whether a lifecycle node is active; False if it does not answer."""
-        try:
-            with self._service(GetState, f"{node}/get_state", timeout) as ask:
-                return bool(ask(GetState.Request()).current_state.id == State.PRIMARY_STATE_ACTIVE)
-        except StackError:
-            return False
-
-    @contextmanager
-    def _service(self, kind: Any, name: str, timeout: float) -> Iterator[Callable[[Any], Any]]:
-        """Yield a function that sends a request to a service, which is there, and returns the answer."""
-        client = self.node.create_client(kind, name)
-
-        def ask(request: Any) -> Any:
-            done = threading.Event()
-            future = client.call_async(request)
-            future.add_done_callback(lambda _: done.set())
-            if not done.wait(timeout):
-                raise StackError(f"the service {name} did not answer in {timeout:g} s")
-            return future.result()
-
-        try:
-            if not client.wait_for_service(timeout):
-                raise StackError(f"there was no service {name} for {timeout:g} s")
-            time.sleep(ACQUAINTED)
-            yield ask
         finally:
             self.node.destroy_client(client)
+        return moment
 
     def _request(self, image: NDArray[np.uint8]) -> ReachGoal.Goal:
         return ReachGoal.Goal(

@@ -33,6 +33,15 @@ def test_nodes_share_no_memory(running: dict[str, subprocess.Popen[bytes]], node
 
 
 @pytest.mark.parametrize("node", NODES)
+def test_nodes_look_up_no_types(running: dict[str, subprocess.Popen[bytes]], node: str) -> None:
+    """Pins that Fast DDS's threads for it, which crash where nodes come and go, are not there."""
+    threads = Path(f"/proc/{running[node].pid}/task").iterdir()
+    names = {(thread / "comm").read_text().strip() for thread in threads}
+    assert any(name.startswith("dds.udp") for name in names), "as Fast DDS names its threads"
+    assert not any(name.startswith("dds.tls") for name in names)
+
+
+@pytest.mark.parametrize("node", NODES)
 def test_they_listen_on_this_machine_only(running: dict[str, subprocess.Popen[bytes]], node: str) -> None:
     """Pins that the tests' ROS_AUTOMATIC_DISCOVERY_RANGE, LOCALHOST, is kept."""
     files = Path(f"/proc/{running[node].pid}/fd").iterdir()
